@@ -1,0 +1,335 @@
+"""The ledger: each testable claim, how it is measured from published results, and when it counts as reproduced.
+
+A claim's tolerance stands here, written before the result; `judge` turns a measurement into a row of
+`claims.json`. A claim that fails is published as failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fmlib.config import PROFILES, PhotoSpec
+from fmlib.results import Results
+
+PAPER = "Karantzas et al. (2022)"
+Z = 1.959964  # of a two-sided 95% interval
+NAMES = {
+    "N": "plainly trained",
+    "A": "adversarially trained",
+    "S": "scale-augmented",
+    "T": "translation-augmented",
+    "R": "rotation-augmented",
+}
+
+
+class Measured(NamedTuple):
+    """A value, its interval, and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(hits: np.ndarray) -> Measured:
+    """Percentage of hits (N,) with its Wilson 95% interval."""
+    n, share = hits.size, float(hits.mean())
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    spread = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return Measured(100 * share, 100 * (centre - spread), 100 * (centre + spread), n)
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Measured:
+    """Difference of two hit rates on the same images, first - second, in points, with its normal 95% interval."""
+    difference = first.astype(float) - second.astype(float)
+    mean, error = 100 * difference.mean(), 100 * Z * difference.std(ddof=1) / math.sqrt(difference.size)
+    return Measured(mean, mean - error, mean + error, difference.size)
+
+
+def envelope(parts: list[Measured]) -> Measured:
+    """Mean over repetitions; the interval spans every repetition's own, so it holds their spread too."""
+    values = [part.value for part in parts]
+    return Measured(
+        sum(values) / len(values), min(p.low for p in parts), max(p.high for p in parts), sum(p.n for p in parts)
+    )
+
+
+def spread(values: np.ndarray) -> Measured:
+    """Mean of repeated measurements with their smallest and largest."""
+    return Measured(float(values.mean()), float(values.min()), float(values.max()), values.size)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that a number can bear out or refute."""
+
+    id: str
+    source: str  # where it is claimed
+    statement: str  # in our words
+    published: float | None  # the number printed there
+    unit: str
+    chapter: str
+    measure: Callable[[Results], Measured]
+    reproduced: Callable[[Measured], bool]  # the tolerance
+    partly: Callable[[Measured], bool]  # the wider one
+    tolerance: str  # both in words
+    needs: str = "photographs"  # "anything", "photographs" or "paper": where the sentence can be judged
+
+    def judge(self, results: Results) -> dict[str, Any]:
+        """The claim's row of `claims.json`."""
+        measured = self.measure(results)
+        if self.needs == "paper" and results.profile != "paper":
+            verdict = "cannot be judged"
+        elif self.needs == "photographs" and not isinstance(PROFILES[results.profile].data, PhotoSpec):
+            verdict = "cannot be judged"
+        elif self.reproduced(measured):
+            verdict = "reproduced"
+        else:
+            verdict = "partly" if self.partly(measured) else "not"
+        return {
+            "id": self.id,
+            "source": self.source,
+            "statement": self.statement,
+            "published": self.published,
+            "value": round(measured.value, 4),
+            "low": round(measured.low, 4),
+            "high": round(measured.high, 4),
+            "n": measured.n,
+            "unit": self.unit,
+            "tolerance": self.tolerance,
+            "verdict": verdict,
+            "chapter": self.chapter,
+            "spec": results.manifest["key"],
+        }
+
+
+# -------------------------------------------------------------------------------- measurements from results
+
+
+def _hits(results: Results, what: str, regime: str) -> list[np.ndarray]:
+    """Per repetition, whether each validation image is classified rightly: rows (images,)."""
+    return list(results.arrays("evaluation")[f"{what}.{regime}"])
+
+
+def _rate(what: str, regime: str) -> Callable[[Results], Measured]:
+    return lambda results: envelope([wilson(hits) for hits in _hits(results, what, regime)])
+
+
+def _gap(regime: str) -> Callable[[Results], Measured]:
+    def measure(results: Results) -> Measured:
+        masked, standard = _hits(results, "masked", regime), _hits(results, "standard", regime)
+        return envelope([paired(m, s) for m, s in zip(masked, standard, strict=True)])
+
+    return measure
+
+
+def mask_contrast(results: Results, column: str, regime: str) -> np.ndarray:
+    """A column of the masks' table, one regime's minus N's: (repetitions,), networks of the same seed paired."""
+    table = results.table("masks")
+    table = table[table["variant"] == "plain"].set_index(["regime", "repetition"])[column]
+    return (table.loc[regime] - table.loc["N"]).to_numpy()
+
+
+def _contrast(column: str, regime: str) -> Callable[[Results], Measured]:
+    return lambda results: spread(mask_contrast(results, column, regime))
+
+
+def _column(table: str, column: str) -> Callable[[Results], Measured]:
+    return lambda results: spread(results.table(table)[column].to_numpy(dtype=float))
+
+
+def _correlation(pair: str) -> Callable[[Results], Measured]:
+    def measure(results: Results) -> Measured:
+        table = results.table("stability")
+        return spread(table[table["pair"] == pair]["correlation"].to_numpy())
+
+    return measure
+
+
+# ------------------------------------------------------------------------------------------------ the claims
+
+_T1 = {"N": (89.56, 89.20), "A": (79.62, 78.97), "S": (86.62, 86.72), "T": (85.86, 85.35), "R": (68.47, 68.17)}
+
+
+def _accuracy_claim(regime: str, what: str, published: float) -> Claim:
+    mode = "behind its dataset mask" if what == "masked" else "as it stands"
+    return Claim(
+        id=f"T1.{regime}.{what}",
+        source=f"{PAPER}, Table 1",
+        statement=f"The {NAMES[regime]} network {mode} classifies {published}% of the validation images.",
+        published=published,
+        unit="%",
+        chapter="dataset_masks",
+        measure=_rate(what, regime),
+        reproduced=lambda m: abs(m.value - published) <= 3,
+        partly=lambda m: abs(m.value - published) <= 6,
+        tolerance="within 3 points (partly: 6), judged only with the paper's network and resolution",
+        needs="paper",
+    )
+
+
+def _gap_claim(regime: str, standard: float, masked: float) -> Claim:
+    return Claim(
+        id=f"T1.{regime}.gap",
+        source=f"{PAPER}, Table 1",
+        statement=f"Its dataset mask leaves the accuracy of the {NAMES[regime]} network unchanged.",
+        published=round(masked - standard, 2),
+        unit="points",
+        chapter="dataset_masks",
+        measure=_gap(regime),
+        reproduced=lambda m: abs(m.value) <= 1,
+        partly=lambda m: m.low <= 1 and m.high >= -1,
+        tolerance="at most 1 point either way (partly: the interval reaches within 1 point)",
+    )
+
+
+CLAIMS: list[Claim] = [
+    *(_accuracy_claim(regime, "standard", _T1[regime][0]) for regime in _T1),
+    *(_accuracy_claim(regime, "masked", _T1[regime][1]) for regime in _T1),
+    *(_gap_claim(regime, *_T1[regime]) for regime in _T1),
+    Claim(
+        id="N.robust",
+        source="condition of the comparison",
+        statement="The training attack breaks the plainly trained network.",
+        published=None,
+        unit="%",
+        chapter="dataset_masks",
+        measure=_rate("attacked", "N"),
+        reproduced=lambda m: m.value < 20,
+        partly=lambda m: m.value < 40,
+        tolerance="accuracy under attack below 20% (partly: 40%)",
+    ),
+    Claim(
+        id="A.robust",
+        source="condition of the comparison",
+        statement="Adversarial training makes the network withstand its training attack.",
+        published=None,
+        unit="%",
+        chapter="dataset_masks",
+        measure=_rate("attacked", "A"),
+        reproduced=lambda m: m.value >= 40,
+        partly=lambda m: m.value >= 30,
+        tolerance="accuracy under attack at least 40% (partly: 30%)",
+    ),
+    Claim(
+        id="F4.A.low_shift",
+        source=f"{PAPER}, Figure 4",
+        statement="Adversarial training moves the mask's energy below a third of the corner radius.",
+        published=None,
+        unit="share of energy",
+        chapter="dataset_masks",
+        measure=_contrast("low_share", "A"),
+        reproduced=lambda m: m.low > 0,
+        partly=lambda m: m.value > 0,
+        tolerance="A's share minus N's is positive in every repetition (partly: on average)",
+    ),
+    Claim(
+        id="F3.A.size_shift",
+        source=f"{PAPER}, Figure 3",
+        statement="The mask of the adversarially trained network is smaller than that of the plain one.",
+        published=None,
+        unit="share of the all-ones mask",
+        chapter="dataset_masks",
+        measure=_contrast("l1_share", "A"),
+        reproduced=lambda m: m.high < 0,
+        partly=lambda m: m.value < 0,
+        tolerance="A's L1 share minus N's is negative in every repetition (partly: on average)",
+    ),
+    Claim(
+        id="F3.R.size_shift",
+        source=f"{PAPER}, Figure 3",
+        statement="The mask of the rotation-augmented network is wider than that of the plain one.",
+        published=None,
+        unit="share of the all-ones mask",
+        chapter="dataset_masks",
+        measure=_contrast("l1_share", "R"),
+        reproduced=lambda m: m.low > 0,
+        partly=lambda m: m.value > 0,
+        tolerance="R's L1 share minus N's is positive in every repetition (partly: on average)",
+    ),
+    Claim(
+        id="F4.S.low_shift",
+        source=f"{PAPER}, Figure 4",
+        statement="Scale augmentation moves the mask's energy towards low frequencies.",
+        published=None,
+        unit="share of energy",
+        chapter="dataset_masks",
+        measure=_contrast("low_share", "S"),
+        reproduced=lambda m: m.low > 0,
+        partly=lambda m: m.value > 0,
+        tolerance="S's share below a third of the radius minus N's is positive in every repetition (partly: on average)",
+    ),
+    Claim(
+        id="F4.R.low_shift",
+        source=f"{PAPER}, Figure 4",
+        statement="Rotation augmentation moves the mask's energy towards high frequencies.",
+        published=None,
+        unit="share of energy",
+        chapter="dataset_masks",
+        measure=_contrast("low_share", "R"),
+        reproduced=lambda m: m.high < 0,
+        partly=lambda m: m.value < 0,
+        tolerance="R's share below a third of the radius minus N's is negative in every repetition (partly: on average)",
+    ),
+    Claim(
+        id="S.order_correlation",
+        source=f"{PAPER}, section 2.1",
+        statement="Two fits of the same network's mask, with the images in different orders, agree.",
+        published=None,
+        unit="correlation",
+        chapter="dataset_masks",
+        measure=_correlation("order"),
+        reproduced=lambda m: m.value >= 0.95,
+        partly=lambda m: m.value >= 0.8,
+        tolerance="correlation at least .95 (partly: .80)",
+        needs="anything",
+    ),
+    Claim(
+        id="S.network_correlation",
+        source=f"{PAPER}, section 2.1",
+        statement="The masks of two networks trained alike from different seeds agree.",
+        published=None,
+        unit="correlation",
+        chapter="dataset_masks",
+        measure=_correlation("network"),
+        reproduced=lambda m: m.value >= 0.8,
+        partly=lambda m: m.value >= 0.5,
+        tolerance="correlation at least .80 (partly: .50)",
+    ),
+    Claim(
+        id="P.planted.precision",
+        source="test of the method",
+        statement="Where the informative frequencies are known, the mask keeps nothing else.",
+        published=None,
+        unit="share",
+        chapter="dataset_masks",
+        measure=_column("planted", "precision"),
+        reproduced=lambda m: m.low >= 0.99,
+        partly=lambda m: m.low >= 0.9,
+        tolerance="at least .99 in every repetition (partly: .90)",
+        needs="anything",
+    ),
+    Claim(
+        id="P.planted.recall",
+        source="test of the method",
+        statement="Where the informative frequencies are known, the mask keeps them.",
+        published=None,
+        unit="share",
+        chapter="dataset_masks",
+        measure=_column("planted", "recall"),
+        reproduced=lambda m: m.low >= 0.8,
+        partly=lambda m: m.low >= 0.6,
+        tolerance="at least .80 in every repetition (partly: .60)",
+        needs="anything",
+    ),
+]
+
+
+def ledger(results: Results) -> list[dict[str, Any]]:
+    """Every claim's row, measured from `results` alone."""
+    return [claim.judge(results) for claim in CLAIMS]

@@ -1,0 +1,184 @@
+"""Frozen specs of everything a result depends on, their fingerprints, and the three profiles.
+
+A spec is checked when it is made; an unknown field or an impossible value raises
+`FmlibError`, which the command line turns into one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+
+class FmlibError(Exception):
+    """A mistake the user can mend: the message says what is wrong and how to mend it."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `FmlibError(message)` unless `condition` holds."""
+    if not condition:
+        raise FmlibError(message)
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits of the SHA-256 of `value` as canonical JSON (dataclasses become dictionaries)."""
+    text = json.dumps(value, sort_keys=True, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class PlantedSpec:
+    """Images made in code whose informative frequencies are known.
+
+    Every class is one tone in 1/f noise; every image also carries the same distractor tones.
+    """
+
+    size: int = 32  # side of the image, pixels
+    classes: int = 5  # number of classes, one tone each
+    distractors: int = 4  # tones that every image has, whatever its class
+    amplitude: float = 0.10  # of a tone, pixel units
+    noise: float = 0.10  # standard deviation of the 1/f noise, pixel units
+    train: int = 2000  # training images
+    validation: int = 500  # validation images
+    source: str = "planted"
+
+    def __post_init__(self) -> None:
+        require(self.size >= 16 and self.size % 2 == 0, f"planted size must be even and at least 16, not {self.size}")
+        require(2 <= self.classes <= 8, f"planted data has 2 to 8 classes, not {self.classes}")
+        require(min(self.train, self.validation) >= self.classes, "every class needs at least one image")
+
+
+@dataclass(frozen=True)
+class PhotoSpec:
+    """Photographs from disk, decoded once: resized (short side to `size`) and centre-cropped."""
+
+    source: str = "imagenette"  # "imagenette", or "folder" for any train/ and val/ tree of class folders
+    selection: str = "paper-text"  # named choice of five Imagenette classes, or "all"
+    size: int = 128  # side of the decoded image, pixels
+    channels: int = 1  # 1 gray, 3 RGB
+
+    def __post_init__(self) -> None:
+        require(self.source in ("imagenette", "folder"), f"unknown data source {self.source!r}: imagenette or folder")
+        require(self.channels in (1, 3), f"channels must be 1 (gray) or 3 (RGB), not {self.channels}")
+        require(self.size >= 16 and self.size % 2 == 0, f"image size must be even and at least 16, not {self.size}")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A classifier of [0,1] pixels; its normalisation is inside."""
+
+    architecture: str = "vgg11_bn"  # a key of models.ARCHITECTURES
+    channels: int = 1  # of the input image
+    classes: int = 5  # number of logits
+    mean: float = 0.449  # subtracted from every pixel
+    std: float = 0.226  # then divided by
+
+    def __post_init__(self) -> None:
+        require(self.std > 0, "the normalisation's std must be positive")
+        require(self.classes >= 2, f"a classifier needs at least 2 classes, not {self.classes}")
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An l-infinity attack by projected gradient steps, in pixel units ([0,1])."""
+
+    epsilon: float = 0.06 * 0.226  # radius; the paper's .06 is in normalised units
+    step: float = 0.06 * 0.226 / 8  # length of a step
+    steps: int = 10  # number of steps, from a random start
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon < 1, f"epsilon is in pixel units, between 0 and 1, not {self.epsilon}")
+        require(self.step > 0 and self.steps >= 1, "an attack needs a positive step and at least one step")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a network is trained: Adam under a one-cycle rate; the best validation epoch is kept."""
+
+    regime: str = "N"  # a key of training.REGIMES: N plain, A adversarial, S scale, T translate, R rotate
+    epochs: int = 50
+    batch: int = 128
+    lr: float = 1e-3  # the one-cycle maximum
+    warmup: float = 0.1  # share of the steps before the maximum
+    crop: tuple[float, float] = (0.08, 1.0)  # area range of the random resized crop; (1, 1) switches it off
+    flip: bool = True  # random horizontal flips
+    attack: AttackSpec = field(default_factory=AttackSpec)  # used by regime A, and to measure robust accuracy
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1 and self.batch >= 1 and self.lr > 0, "epochs, batch and lr must be positive")
+        require(0 < self.crop[0] <= self.crop[1] <= 1, f"crop is an area range within (0, 1], not {self.crop}")
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """How a mask is learned: penalty, optimiser and stop rule (see masks.learn_masks)."""
+
+    penalty: float = 0.2  # lambda: weight of the mean of M
+    lr: float = 1e-3  # Adam's rate; the maximum of the cycle if `one_cycle`
+    one_cycle: bool = True  # anneal the rate over `epochs`; otherwise it is constant
+    batch: int = 1  # images per mask and step
+    epochs: int = 100  # at most; an epoch shows every image of a mask once
+    patience: int = 7  # stop after this many still epochs in a row
+    still: float = 1e-5  # an epoch is still if the L1 share changed by less
+    keep: float = 0.99  # ... and at least this share of the unmasked accuracy is kept
+    guard: float = 2.0  # |d| above which exp(d^2) goes on along its tangent
+
+    def __post_init__(self) -> None:
+        require(self.penalty >= 0 and self.lr > 0, "a mask needs penalty >= 0 and lr > 0")
+        require(self.batch >= 1 and self.epochs >= 1 and self.patience >= 1, "batch, epochs, patience must be >= 1")
+        require(0 < self.guard <= 9, f"guard must lie in (0, 9]: exp(d^2) overflows float32 beyond, not {self.guard}")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One budget: the data, the networks and the schedules that every recipe uses."""
+
+    name: str
+    data: PlantedSpec | PhotoSpec
+    network: NetworkSpec
+    train: TrainSpec
+    mask: MaskSpec
+    regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
+    repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
+    planted_repetitions: int = 5  # and the planted-frequency test this many times
+
+    def training(self, regime: str) -> TrainSpec:
+        """The training spec of one regime."""
+        return replace(self.train, regime=regime)
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="quick",
+            data=PlantedSpec(),
+            network=NetworkSpec("tiny_vgg", mean=0.5, std=0.14),
+            train=TrainSpec(epochs=6, batch=64, lr=5e-3, crop=(1.0, 1.0), flip=False),
+            mask=MaskSpec(lr=0.02, batch=50, epochs=30),
+            planted_repetitions=2,
+        ),
+        Profile(
+            name="laptop",
+            data=PhotoSpec(size=64),
+            network=NetworkSpec("small_vgg"),
+            train=TrainSpec(epochs=30, lr=5e-3, crop=(0.35, 1.0)),
+            mask=MaskSpec(lr=0.01, batch=32, epochs=60),
+        ),
+        Profile(
+            name="paper",
+            data=PhotoSpec(size=128),
+            network=NetworkSpec("vgg11_bn"),
+            train=TrainSpec(),
+            mask=MaskSpec(batch=16),
+        ),
+    )
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name; raises `FmlibError` for an unknown one."""
+    require(name in PROFILES, f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,89 @@
+"""Classifiers whose input is [0,1] pixels: torchvision's VGG11-BN and ResNet18, and two small VGGs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from fmlib.config import FmlibError, NetworkSpec, require
+from fmlib.runtime import frozen, seeded
+
+
+class Normalized(nn.Module):
+    """A network with its normalisation inside: pixels (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+
+    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.network = network
+        self.mean, self.std = mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+def vgg(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
+    """A small VGG: per width a 3x3 convolution, 2x2 maximum, batch norm and ReLU; then the mean and a linear layer.
+
+    The maximum comes before batch norm and ReLU, which then cost a quarter. The last layer keeps its resolution.
+    """
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(itertools.pairwise((channels, *widths)), 1):
+        pool = nn.MaxPool2d(2) if number < len(widths) else nn.Identity()
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), pool, nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def tiny_vgg(channels: int, classes: int) -> nn.Module:
+    """Three layers, about 24 thousand weights: for planted frequencies at 32 px."""
+    return vgg(channels, classes, (16, 32, 64))
+
+
+def small_vgg(channels: int, classes: int) -> nn.Module:
+    """Five layers, about 0.3 million weights: for photographs at 64 px on a CPU."""
+    return vgg(channels, classes, (16, 32, 64, 128, 192))
+
+
+def vgg11_bn(channels: int, classes: int) -> nn.Module:
+    """torchvision's VGG11 with batch norm, its first convolution for `channels` input channels."""
+    network = torchvision.models.vgg11_bn(num_classes=classes)
+    network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
+    return network
+
+
+def resnet18(channels: int, classes: int) -> nn.Module:
+    """torchvision's ResNet18, its first convolution for `channels` input channels."""
+    network = torchvision.models.resnet18(num_classes=classes)
+    network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
+    network.__name__: network for network in (tiny_vgg, small_vgg, vgg11_bn, resnet18)
+}
+
+
+def build(spec: NetworkSpec, seed: int) -> Normalized:
+    """A freshly initialised network; the same spec and seed give the same weights. Unknown names raise `FmlibError`."""
+    require(spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}")
+    with seeded(seed, "initial weights"):
+        network = ARCHITECTURES[spec.architecture](spec.channels, spec.classes)
+    return Normalized(network, spec.mean, spec.std).to(memory_format=torch.channels_last)
+
+
+def check_classifier(model: nn.Module, images: Tensor, classes: int) -> None:
+    """Raise `FmlibError` unless `model` maps images (B, C, H, W) to finite logits (B, classes) and the pixels are valid."""
+    require(images.ndim == 4, f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
+    require(bool(torch.isfinite(images).all()), "the images hold NaN or infinite pixels: repair or drop them")
+    with frozen(model), torch.no_grad():
+        try:
+            logits = model(images[:2])
+        except RuntimeError as error:
+            raise FmlibError(f"the model cannot take images {tuple(images.shape[1:])}: {str(error).splitlines()[0]}") from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    require(isinstance(logits, Tensor) and logits.ndim == 2, f"the model must return logits (B, classes), not {shape}")
+    require(logits.shape[1] >= classes, f"the labels need {classes} classes but the model has {logits.shape[1]} logits")
+    require(bool(torch.isfinite(logits).all()), "the model returns NaN or infinite logits: train it again")

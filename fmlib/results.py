@@ -1,0 +1,79 @@
+"""Folders of results: what `fmlib publish` writes and every chapter reads.
+
+`<folder>/manifest.json` names the profile, the seed, the jobs' keys and each file's SHA-256; beside it lie tables
+(`*.csv`), arrays (`*.npz`), weights (`*.safetensors`) and `claims.json`. No torch is needed to read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fmlib.config import FmlibError, require
+
+#: The published folders of this checkout, `data/results/<profile>/`.
+PUBLISHED = Path(__file__).resolve().parent.parent / "data" / "results"
+
+
+@dataclass
+class Results:
+    """Tables, arrays and claims of one profile and seed, each file checked against the manifest when read."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    used: set[str] = field(default_factory=set)  # names of the files that were read
+
+    @classmethod
+    def open(cls, folder: Path) -> Results:
+        """The results in `folder`; raises `FmlibError` if there are none or the manifest is damaged."""
+        path = folder / "manifest.json"
+        require(path.exists(), f"no results in {folder}: run 'fmlib run all' and 'fmlib publish' first")
+        try:
+            manifest = json.loads(path.read_text())
+            manifest["profile"], manifest["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FmlibError(f"{path} is damaged: publish the results again") from error
+        return cls(folder, manifest)
+
+    @property
+    def profile(self) -> str:
+        """The profile these results were computed at."""
+        return self.manifest["profile"]
+
+    def content(self, name: str) -> bytes:
+        """A file's bytes, checked; raises `FmlibError` if it is missing, unlisted or cut short."""
+        path = self.folder / name
+        require(name in self.manifest["files"], f"{self.folder} holds no {name}: its recipe was not published")
+        require(path.exists(), f"{path} is missing: publish the results again")
+        content = path.read_bytes()
+        whole = hashlib.sha256(content).hexdigest() == self.manifest["files"][name]
+        require(whole, f"{path} does not match its checksum (cut short or edited): publish the results again")
+        self.used.add(name)
+        return content
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `<name>.csv`."""
+        return pd.read_csv(io.BytesIO(self.content(f"{name}.csv")))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays `<name>.npz`."""
+        with np.load(io.BytesIO(self.content(f"{name}.npz")), allow_pickle=False) as opened:
+            return dict(opened)
+
+    def claims(self) -> list[dict[str, Any]]:
+        """The rows of `claims.json`."""
+        return json.loads(self.content("claims.json"))
+
+    def claim(self, identity: str) -> dict[str, Any]:
+        """The row of one claim; raises `FmlibError` for an unknown one."""
+        for row in self.claims():
+            if row["id"] == identity:
+                return row
+        raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")

@@ -1,0 +1,86 @@
+"""Where and how tensors are computed: devices, random generators, precision, frozen models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from fmlib.config import FmlibError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises `FmlibError` if the device is unknown or not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise FmlibError(f"device {name!r} cannot be used here: choose auto, cpu, cuda or mps") from error
+    return device
+
+
+def _number(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+
+
+def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator of its own for one purpose: the same seed and purpose give the same draws."""
+    return torch.Generator(device=device).manual_seed(_number(seed, purpose))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Seed torch's global generators within the block, and put them back after it.
+
+    For draws inside libraries that take no generator: weight initialisation, dropout, torchattacks.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(_number(seed, purpose))
+        yield
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode with no parameter asking for a gradient; left as it was found.
+
+    Restores every module's training flag, every parameter's `requires_grad` and its gradient.
+    """
+    modes = {module: module.training for module in model.modules()}
+    flags = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
+    try:
+        model.eval()
+        for parameter in flags:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, (flag, grad) in flags.items():
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """Autocast to bfloat16 on CUDA; full precision elsewhere."""
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+class Checkpoint(Protocol):
+    """Where a long computation keeps its state between kills."""
+
+    def load(self) -> dict[str, Any] | None: ...
+
+    def due(self) -> bool: ...
+
+    def save(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,169 @@
+"""Training and evaluating classifiers under the paper's five regimes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from fmlib.attacks import pgd
+from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
+from fmlib.data import Split, random_affine, warp
+from fmlib.models import check_classifier
+from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision, seeded
+
+
+@dataclass
+class Batch:
+    """What a regime sees: pixels (B, C, H, W), labels (B,), the network, the spec and sources of randomness."""
+
+    images: Tensor
+    labels: Tensor
+    model: nn.Module
+    spec: TrainSpec
+    draws: torch.Generator
+    seed: int
+    step: int
+
+    def affine(self, **ranges: Any) -> Tensor:
+        """The images under the spec's crop and flip and one regime's random map, in one warp."""
+        maps = random_affine(len(self.images), self.draws, crop=self.spec.crop, flip=self.spec.flip, **ranges)
+        return warp(self.images, maps)
+
+
+def plain(batch: Batch) -> Tensor:
+    """N: random resized crop and horizontal flip."""
+    return batch.affine()
+
+
+def adversarial(batch: Batch) -> Tensor:
+    """A: as N, then attacked by PGD against the network as it stands."""
+    images = batch.affine().clamp(0, 1)
+    return pgd(batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=f"step {batch.step}")
+
+
+def scale(batch: Batch) -> Tensor:
+    """S: as N, zoomed by a factor in [.5, 1.5]."""
+    return batch.affine(scale=(0.5, 1.5))
+
+
+def translate(batch: Batch) -> Tensor:
+    """T: as N, shifted by up to 40% of the side in both directions."""
+    return batch.affine(translation=0.4)
+
+
+def rotate(batch: Batch) -> Tensor:
+    """R: as N, turned by up to 180 degrees either way."""
+    return batch.affine(rotation=180)
+
+
+REGIMES: dict[str, Callable[[Batch], Tensor]] = {"N": plain, "A": adversarial, "S": scale, "T": translate, "R": rotate}
+
+
+def train(
+    model: nn.Module,
+    data: Split,
+    validation: Split,
+    spec: TrainSpec,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Train `model` in place and leave it with the weights of its best epoch by validation accuracy.
+
+    data, validation: splits on the model's device. Adam with a one-cycle rate (PAPER section 2.2). Returns one
+    row an epoch: loss, accuracy (running, on what the regime made of the training set), validation accuracy.
+    Every random draw follows from (seed, epoch), so a run resumed from `checkpoint` gives the same network.
+    Raises `FmlibError` for an unknown regime, a model that does not fit the data, or a loss that is not finite.
+    """
+    require(spec.regime in REGIMES, f"unknown regime {spec.regime!r}: choose one of {', '.join(REGIMES)}")
+    check_classifier(model, data.pixels(slice(2)), int(data.labels.max()) + 1)
+    device = data.images.device
+    batches = max(len(data) // spec.batch, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=spec.lr, total_steps=spec.epochs * batches, pct_start=spec.warmup
+    )
+    history: list[dict[str, float]] = []
+    best: tuple[float, dict[str, Tensor]] = (-1.0, {})
+    state = checkpoint.load() if checkpoint else None
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        history, best = state["history"], state["best"]
+
+    bar = tqdm(range(len(history), spec.epochs), desc=f"train {spec.regime}", unit="epoch", disable=not progress)
+    for epoch in bar:
+        draws = generator(seed, f"epoch {epoch}", device)
+        order = torch.randperm(len(data), generator=draws, device=device)
+        losses, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        model.train()
+        with seeded(seed, f"dropout {epoch}"):
+            for index in range(batches):
+                chosen = order[index * spec.batch : (index + 1) * spec.batch]
+                labels = data.labels[chosen]
+                batch = Batch(data.pixels(chosen), labels, model, spec, draws, seed, epoch * batches + index)
+                images = REGIMES[spec.regime](batch).contiguous(memory_format=torch.channels_last)
+                with mixed_precision(device):
+                    logits = model(images)
+                    loss = cross_entropy(logits.float(), labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses += loss.detach()
+                correct += (logits.argmax(1) == labels).float().mean()
+        mean_loss = float(losses) / batches
+        if not torch.isfinite(losses):
+            raise FmlibError(f"the loss is not finite in epoch {epoch + 1} of regime {spec.regime}: lower the learning rate")
+        accuracy = float(correctness(model, validation).float().mean())
+        history.append({"loss": mean_loss, "accuracy": float(correct) / batches, "validation": accuracy})
+        if accuracy > best[0]:
+            best = (accuracy, copy.deepcopy(model.state_dict()))
+        bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{history[-1]['accuracy']:.3f}", validation=f"{accuracy:.3f}")
+        if checkpoint and checkpoint.due():
+            checkpoint.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "history": history,
+                    "best": best,
+                }
+            )
+    model.load_state_dict(best[1])
+    model.eval()
+    return history
+
+
+def correctness(
+    model: nn.Module,
+    data: Split,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    attack: AttackSpec | None = None,
+    *,
+    seed: int = 0,
+    batch: int = 256,
+) -> Tensor:
+    """Whether each image is classified rightly: (N,) bool, on the CPU.
+
+    transform: applied to the pixels first, for instance a mask; attack: attacked by PGD before that.
+    """
+    parts = []
+    with frozen(model), torch.no_grad():
+        for start, (images, labels) in enumerate(data.batches(batch)):
+            if attack:
+                images = pgd(model, images, labels, attack, seed=seed, purpose=f"evaluation {start}")
+            if transform:
+                images = transform(images)
+            with mixed_precision(images.device):
+                parts.append(model(images.contiguous(memory_format=torch.channels_last)).argmax(1) == labels)
+    return torch.cat(parts).cpu()
