@@ -17,7 +17,9 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, s
     The model is attacked in eval mode and left as it was. Raises `FmlibError` for pixels outside [0, 1].
     Source: Madry et al. (2018), as torchattacks implements it.
     """
-    require(bool(((images >= 0) & (images <= 1)).all()), "PGD needs pixels in [0, 1]: keep the normalisation in the model")
+    require(
+        bool(((images >= 0) & (images <= 1)).all()), "PGD needs pixels in [0, 1]: keep the normalisation in the model"
+    )
     with frozen(model), torch.enable_grad(), seeded(seed, purpose):
         attack = torchattacks.PGD(model, eps=spec.epsilon, alpha=spec.step, steps=spec.steps, random_start=True)
         return attack(images, labels)

@@ -40,7 +40,7 @@ class PlantedSpec:
     distractors: int = 4  # tones that every image has, whatever its class
     amplitude: float = 0.10  # of a tone, pixel units
     noise: float = 0.10  # standard deviation of the 1/f noise, pixel units
-    train: int = 2000  # training images
+    train: int = 1500  # training images
     validation: int = 500  # validation images
     source: str = "planted"
 
@@ -123,6 +123,7 @@ class MaskSpec:
     patience: int = 7  # stop after this many still epochs in a row
     still: float = 1e-5  # an epoch is still if the L1 share changed by less
     keep: float = 0.99  # ... and at least this share of the unmasked accuracy is kept
+    memory: float = 0.999  # Adam's beta_2: decay of its mean of squared gradients
     guard: float = 2.0  # |d| above which exp(d^2) goes on along its tangent
 
     def __post_init__(self) -> None:
@@ -140,6 +141,7 @@ class Profile:
     network: NetworkSpec
     train: TrainSpec
     mask: MaskSpec
+    single_mask: MaskSpec  # the authors' way, one image a step, to compare with
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
     planted_repetitions: int = 5  # and the planted-frequency test this many times
@@ -156,23 +158,33 @@ PROFILES = {
             name="quick",
             data=PlantedSpec(),
             network=NetworkSpec("tiny_vgg", mean=0.5, std=0.14),
-            train=TrainSpec(epochs=6, batch=64, lr=5e-3, crop=(1.0, 1.0), flip=False),
-            mask=MaskSpec(lr=0.02, batch=50, epochs=30),
+            train=TrainSpec(
+                epochs=6,
+                batch=64,
+                lr=5e-3,
+                crop=(1.0, 1.0),
+                flip=False,
+                attack=AttackSpec(step=0.06 * 0.226 / 2, steps=3),
+            ),
+            mask=MaskSpec(lr=0.02, batch=50, epochs=30, memory=0.99),
+            single_mask=MaskSpec(lr=0.004, epochs=6),
             planted_repetitions=2,
         ),
         Profile(
             name="laptop",
             data=PhotoSpec(size=64),
             network=NetworkSpec("small_vgg"),
-            train=TrainSpec(epochs=30, lr=5e-3, crop=(0.35, 1.0)),
-            mask=MaskSpec(lr=0.01, batch=32, epochs=60),
+            train=TrainSpec(epochs=16, lr=5e-3, crop=(0.35, 1.0)),
+            mask=MaskSpec(lr=0.01, batch=32, epochs=60, memory=0.99),
+            single_mask=MaskSpec(epochs=30),
         ),
         Profile(
             name="paper",
             data=PhotoSpec(size=128),
             network=NetworkSpec("vgg11_bn"),
             train=TrainSpec(),
-            mask=MaskSpec(batch=16),
+            mask=MaskSpec(lr=0.01, batch=32, epochs=60, memory=0.99),
+            single_mask=MaskSpec(),
         ),
     )
 }

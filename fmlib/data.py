@@ -68,30 +68,43 @@ def folders(spec: PhotoSpec, root: Path | None) -> dict[str, ImageFolder]:
     Raises `FmlibError` if the folder is missing, or a class or part of its images is.
     """
     if root is None:
-        raise FmlibError("this profile needs photographs: give --data-root (or FMLIB_DATA), or run 'fmlib data --download'")
-    require(root.is_dir(), f"data folder {root} does not exist: give another --data-root, or run 'fmlib data --download'")
+        raise FmlibError(
+            "this profile needs photographs: give --data-root (or FMLIB_DATA), or run 'fmlib data --download'"
+        )
+    require(
+        root.is_dir(), f"data folder {root} does not exist: give another --data-root, or run 'fmlib data --download'"
+    )
     base = root
     if spec.source == "imagenette":
         try:
             Imagenette(str(root), split="val", size="160px")
         except (RuntimeError, FileNotFoundError) as error:
-            raise FmlibError(f"no imagenette2-160 folder in {root}: extract the archive there, or run 'fmlib data --download'") from error
+            raise FmlibError(
+                f"no imagenette2-160 folder in {root}: extract the archive there, or run 'fmlib data --download'"
+            ) from error
         base = root / "imagenette2-160"
     found = {}
     for split, folder in (("train", "train"), ("validation", "val")):
         try:
             found[split] = ImageFolder(str(base / folder))
         except (RuntimeError, FileNotFoundError) as error:
-            raise FmlibError(f"{base / folder} holds no folders of images, one a class: extract the data again") from error
+            raise FmlibError(
+                f"{base / folder} holds no folders of images, one a class: extract the data again"
+            ) from error
     require(found["train"].classes == found["validation"].classes, f"train and val in {base} have different classes")
     if spec.selection != "all":
         require(spec.selection in SELECTIONS, f"unknown selection {spec.selection!r}: {', '.join(SELECTIONS)} or all")
         wanted, *counts = SELECTIONS[spec.selection]
-        for (split, tree), count in zip(found.items(), counts, strict=True):
+        for tree, count in zip(found.values(), counts, strict=True):
             absent = [name for name in wanted if name not in tree.class_to_idx]
             require(not absent, f"{tree.root} lacks the class folders {', '.join(absent)}: extract the whole archive")
-            tree.samples = [(path, wanted.index(tree.classes[c])) for path, c in tree.samples if tree.classes[c] in wanted]
-            require(len(tree.samples) == count, f"{tree.root} has {len(tree.samples)} images of {spec.selection}, not {count}: extract again")
+            tree.samples = [
+                (path, wanted.index(tree.classes[c])) for path, c in tree.samples if tree.classes[c] in wanted
+            ]
+            require(
+                len(tree.samples) == count,
+                f"{tree.root} has {len(tree.samples)} images of {spec.selection}, not {count}: extract again",
+            )
         for tree in found.values():
             tree.classes = list(wanted)
     return found
@@ -111,8 +124,8 @@ def source_fingerprint(spec: PhotoSpec | PlantedSpec, root: Path | None) -> str:
 
 def _decode(path: str, spec: PhotoSpec) -> Tensor:
     try:
-        with Image.open(path) as picture:
-            picture = picture.convert("L" if spec.channels == 1 else "RGB")
+        with Image.open(path) as file:
+            picture = file.convert("L" if spec.channels == 1 else "RGB")
             square = functional.center_crop(functional.resize(picture, [spec.size]), [spec.size])
     except (OSError, UnidentifiedImageError) as error:
         raise FmlibError(f"cannot decode {path} ({error}): replace the file, or extract the data again") from error
@@ -175,7 +188,11 @@ def _waves(tones: Tensor, size: int, phases: Tensor) -> Tensor:
 
 
 def make_planted(spec: PlantedSpec, seed: int = 0) -> Dataset:
-    """Images 1/2 + noise + class tone + distractors, clipped to [0, 1], uint8 (N, 1, size, size), random phases."""
+    """Images 1/2 + noise + class tone + distractors, clipped to [0, 1], uint8 (N, 1, size, size), random phases.
+
+    Whatever the class, the noise has a strength of its own in every image, uniform from 0, and each distractor is
+    absent from half of the images: they say nothing of the class, and an image without them is nothing new.
+    """
     tones, distractors = planted_tones(spec, seed)
     falloff = torch.fft.rfftfreq(spec.size) * spec.size
     rows = torch.fft.fftfreq(spec.size) * spec.size
@@ -186,11 +203,13 @@ def make_planted(spec: PlantedSpec, seed: int = 0) -> Dataset:
         labels = torch.arange(count) % spec.classes
         white = torch.randn(count, spec.size, spec.size, generator=draws)
         noise = torch.fft.irfft2(torch.fft.rfft2(white) * envelope, s=(spec.size, spec.size))
-        images = 0.5 + spec.noise * noise / noise.std()
+        levels = spec.noise * torch.rand(count, 1, 1, generator=draws)
+        images = 0.5 + levels * noise / noise.std((1, 2), keepdim=True)
         images += spec.amplitude * _waves(tones[labels], spec.size, 2 * math.pi * torch.rand(count, generator=draws))
         for distractor in distractors:
             phases = 2 * math.pi * torch.rand(count, generator=draws)
-            images += spec.amplitude * _waves(distractor.expand(count, 2), spec.size, phases)
+            heights = spec.amplitude * (2 * torch.rand(count, 1, 1, generator=draws) - 1).clamp_min(0)
+            images += heights * _waves(distractor.expand(count, 2), spec.size, phases)
         return Split((images.clamp(0, 1) * 255).round().to(torch.uint8)[:, None], labels)
 
     names = [f"tone ({row}, {column})" for row, column in tones.tolist()]

@@ -6,7 +6,6 @@ The only place where computing meets the store. A `Lab` is one profile at one se
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -24,12 +23,11 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from fmlib import __version__, claims, harmonics
-from fmlib.config import PROFILES, FmlibError, MaskSpec, PlantedSpec, Profile, fingerprint, require
+from fmlib.config import PROFILES, PlantedSpec, Profile, fingerprint, require
 from fmlib.data import Dataset, Split, load, planted_tones, source_fingerprint, tone_mask
 from fmlib.masks import learn_masks
 from fmlib.models import build
 from fmlib.results import Results
-from fmlib.runtime import generator
 from fmlib.spectra import apply_mask, correlation, full_plane, half_plane, l1_share, low_share, mean_radius
 from fmlib.store import Artifact, Job, Store, arrays_to_bytes, write_bytes
 from fmlib.training import correctness, train
@@ -82,6 +80,11 @@ class Lab:
         model.load_state_dict(artifact.weights)
         return model.to(self.device).eval()
 
+    def behind(self, mask: Artifact) -> Callable[[Tensor], Tensor]:
+        """Pixels -> pixels filtered by a stored dataset mask."""
+        half = torch.from_numpy(mask.arrays["half"]).to(self.device)
+        return lambda pixels: apply_mask(pixels, half, self.profile.network.mean)
+
     def network(self, regime: str, repetition: int = 0) -> Job:
         """A trained network."""
         spec, seed = self.profile.training(regime), self.seed + repetition
@@ -121,6 +124,7 @@ class Lab:
                 torch.zeros_like(labels),
                 spec,
                 seed=seed,
+                centre=self.profile.network.mean,
                 checkpoint=saved,
                 progress=self.progress,
             )
@@ -144,11 +148,10 @@ class Lab:
         def compute(inputs: list[Artifact], saved: Any) -> Artifact:
             images = self.open_dataset(inputs[0]).validation
             model = self.open_network(inputs[1])
-            half = torch.from_numpy(inputs[2].arrays["half"]).to(self.device)
             return Artifact(
                 {
                     "standard": correctness(model, images).numpy(),
-                    "masked": correctness(model, images, lambda pixels: apply_mask(pixels, half)).numpy(),
+                    "masked": correctness(model, images, self.behind(inputs[2])).numpy(),
                     "attacked": correctness(model, images, attack=attack, seed=self.seed + repetition).numpy(),
                 }
             )
@@ -160,7 +163,7 @@ class Lab:
         return Job("evaluation", name, described, compute, inputs, passes=(attack.steps + 1) * images)
 
     def held_out(self) -> Job:
-        """Whether N is right on the odd-numbered images: unmasked, behind the mask fitted on all, and on the even half."""
+        """Whether N is right on the odd images: unmasked, behind the mask fitted on all, and on the even half."""
 
         def compute(inputs: list[Artifact], saved: Any) -> Artifact:
             images = self.open_dataset(inputs[0]).validation
@@ -168,8 +171,7 @@ class Lab:
             model = self.open_network(inputs[1])
             found = {"standard": correctness(model, odd).numpy()}
             for name, mask in (("all", inputs[2]), ("half", inputs[3])):
-                half = torch.from_numpy(mask.arrays["half"]).to(self.device)
-                found[name] = correctness(model, odd, lambda pixels, half=half: apply_mask(pixels, half)).numpy()
+                found[name] = correctness(model, odd, self.behind(mask)).numpy()
             return Artifact(found)
 
         inputs = (self.dataset, self.network("N"), self.mask("N"), self.mask("N", variant="half"))
@@ -236,7 +238,8 @@ def _mask_jobs(lab: Lab) -> list[Job]:
 
 def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
     width = lab.profile.data.size
-    rows, history, masks, hits = [], [], {}, {}
+    rows, history, masks = [], [], {}
+    hits: dict[str, np.ndarray] = {}
     fits = [(r, n, "plain") for r, n in _each(lab)] + [("N", 0, variant) for variant in _VARIANTS]
     for regime, number, variant in fits:
         artifact = store.get(lab.mask(regime, number, variant))
@@ -252,7 +255,9 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         }
         rows.append(label | shape | last | artifact.facts)
         for epoch in range(len(artifact.arrays["l1_share"])):
-            values = {name: float(artifact.arrays[name][epoch]) for name in ("invariance", "l1_share", "kept", "guarded")}
+            values = {
+                name: float(artifact.arrays[name][epoch]) for name in ("invariance", "l1_share", "kept", "guarded")
+            }
             history.append(label | {"epoch": epoch + 1} | values)
     for regime in lab.profile.regimes:
         found = [store.get(lab.evaluation(regime, n)).arrays for n in range(lab.profile.repetitions)]
@@ -292,7 +297,7 @@ def _scheme(lab: Lab, mask: Tensor) -> dict[str, np.ndarray]:
     size = [lab.profile.data.size]
     gray = functional.rgb_to_grayscale(photograph)
     image = functional.center_crop(functional.resize(gray, size, antialias=True), size).float() / 255
-    filtered = apply_mask(image[None], half_plane(mask))[0]
+    filtered = apply_mask(image[None], half_plane(mask), lab.profile.network.mean)[0]
     return {"image": image[0].numpy(), "filtered": filtered[0].numpy(), "mask": mask.numpy()}
 
 
@@ -338,7 +343,7 @@ def _harmonic_jobs(lab: Lab) -> list[Job]:
 def _harmonic_files(lab: Lab, store: Store) -> dict[str, bytes]:
     return {
         "harmonics.csv": _csv(harmonics.table()),
-        "intermodulation.csv": _csv(harmonics.intermodulation_table(5, 7)),
+        "intermodulation.csv": _csv(harmonics.intermodulation_table()),
         "waveforms.npz": arrays_to_bytes(harmonics.waveforms()),
     }
 

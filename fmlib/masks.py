@@ -1,6 +1,7 @@
 r"""Learning Fourier masks: the few frequencies that keep a network's loss.
 
-For a frozen network f and a mask M on the spectrum of its input, M(x) = irfft2(M * rfft2(x)), the mask minimises
+For a frozen network f and a mask M on the spectrum of its input, M(x) = centre + irfft2(M * rfft2(x - centre)), the
+mask minimises
 
     J_k(M_k) = mean over its images of g(L(f(M_k(x)), y) - L(f(x), y)) + penalty * mean(M_k),    g(d) = exp(d^2)
 
@@ -19,7 +20,6 @@ shaped by the guard in silence, and a value that is not finite stops the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +28,9 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from fmlib.config import FmlibError, MaskSpec, require
-from fmlib.models import check_classifier
+from fmlib.models import check_classifier, evaluate
 from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision
-from fmlib.spectra import apply_to_spectrum, full_plane, l1_share
+from fmlib.spectra import filter_spectrum, full_plane, l1_share
 
 
 def guarded_exp_square(difference: Tensor, guard: float) -> Tensor:
@@ -61,18 +61,6 @@ class Masks:
         return full_plane(self.half, self.width)
 
 
-def reference_losses(model: nn.Module, images: Tensor, labels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
-    """L(f(x), y) and whether f(x) is right, of unmasked images (N, C, H, W): two (N,) tensors."""
-    losses, right = [], []
-    with frozen(model), torch.no_grad():
-        for part, target in zip(images.split(batch), labels.split(batch), strict=True):
-            with mixed_precision(part.device):
-                logits = model(part.contiguous(memory_format=torch.channels_last)).float()
-            losses.append(cross_entropy(logits, target, reduction="none"))
-            right.append(logits.argmax(1) == target)
-    return torch.cat(losses), torch.cat(right)
-
-
 def learn_masks(
     model: nn.Module,
     images: Tensor,
@@ -81,13 +69,15 @@ def learn_masks(
     spec: MaskSpec,
     *,
     seed: int,
+    centre: float = 0.0,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> Masks:
     """Learn K masks at once, mask `index[i]` from image i (the equation is in the module's docstring).
 
     images: pixels (N, C, H, W) in [0, 1]; labels: (N,) targets (for image masks the network's own predictions);
-    index: (N,) in 0..K-1, every mask with at least one image. Each step takes `spec.batch` images of every
+    index: (N,) in 0..K-1, every mask with at least one image; centre: gray level about which the filter acts, the
+    mean that the network subtracts (see spectra.apply_mask). Each step takes `spec.batch` images of every
     unfinished mask, without replacement within an epoch. A mask stops once, `spec.patience` epochs in a row, its
     L1 share moved less than `spec.still` while it kept at least `spec.keep` of the unmasked accuracy.
     Each mask's order of images follows from (seed, mask, epoch). Losses are averaged over a mask's images and
@@ -101,14 +91,14 @@ def learn_masks(
     require(bool(torch.isfinite(images).all()), "the images hold NaN or infinite pixels: repair or drop them")
 
     size = images.shape[-2:]
-    spectrum = torch.fft.rfft2(images)
-    reference, right = reference_losses(model, images, labels)
+    spectrum = torch.fft.rfft2(images - centre)
+    reference, right = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
     unmasked = torch.stack([right[m].float().mean() for m in members])
     batch = min(spec.batch, max(map(len, members)))
     steps = math.ceil(max(map(len, members)) / batch)
 
     masks = torch.ones(count, size[0], size[1] // 2 + 1, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([masks], lr=spec.lr)
+    optimizer = torch.optim.Adam([masks], lr=spec.lr, betas=(0.9, spec.memory))
     schedule = None
     if spec.one_cycle:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=spec.lr, total_steps=spec.epochs * steps)
@@ -137,7 +127,7 @@ def learn_masks(
             for step in range(steps):
                 chosen = order[:, step * batch : (step + 1) * batch]  # (A, batch), one row a mask
                 flat, owner = chosen.flatten(), active.repeat_interleave(batch)
-                filtered = apply_to_spectrum(spectrum[flat], masks[owner], size)
+                filtered = centre + filter_spectrum(spectrum[flat], masks[owner], size)
                 with mixed_precision(device):
                     logits = model(filtered.contiguous(memory_format=torch.channels_last)).float()
                 difference = cross_entropy(logits, labels[flat], reduction="none") - reference[flat]
@@ -160,7 +150,9 @@ def learn_masks(
                 totals["kept"][active] += hits / steps
             share = l1_share(masks.detach(), size[1])
             if not bool(torch.isfinite(totals["invariance"]).all() and torch.isfinite(share).all()):
-                raise FmlibError(f"the mask objective is not finite in epoch {epoch + 1}: lower the learning rate or the guard")
+                raise FmlibError(
+                    f"the mask objective is not finite in epoch {epoch + 1}: lower the learning rate or the guard"
+                )
             totals["l1_share"] = share
             for name in names:
                 history[name].append(totals[name].cpu())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fmlib.config import FmlibError, NetworkSpec, require
-from fmlib.runtime import frozen, seeded
+from fmlib.runtime import frozen, mixed_precision, seeded
 
 
 class Normalized(nn.Module):
@@ -68,22 +69,41 @@ ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
 
 def build(spec: NetworkSpec, seed: int) -> Normalized:
     """A freshly initialised network; the same spec and seed give the same weights. Unknown names raise `FmlibError`."""
-    require(spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}")
+    require(
+        spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}"
+    )
     with seeded(seed, "initial weights"):
         network = ARCHITECTURES[spec.architecture](spec.channels, spec.classes)
     return Normalized(network, spec.mean, spec.std).to(memory_format=torch.channels_last)
 
 
 def check_classifier(model: nn.Module, images: Tensor, classes: int) -> None:
-    """Raise `FmlibError` unless `model` maps images (B, C, H, W) to finite logits (B, classes) and the pixels are valid."""
+    """Raise `FmlibError` unless `model` maps images (B, C, H, W), finite pixels, to finite logits (B, classes)."""
     require(images.ndim == 4, f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
     require(bool(torch.isfinite(images).all()), "the images hold NaN or infinite pixels: repair or drop them")
     with frozen(model), torch.no_grad():
         try:
             logits = model(images[:2])
         except RuntimeError as error:
-            raise FmlibError(f"the model cannot take images {tuple(images.shape[1:])}: {str(error).splitlines()[0]}") from error
+            raise FmlibError(
+                f"the model cannot take images {tuple(images.shape[1:])}: {str(error).splitlines()[0]}"
+            ) from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     require(isinstance(logits, Tensor) and logits.ndim == 2, f"the model must return logits (B, classes), not {shape}")
     require(logits.shape[1] >= classes, f"the labels need {classes} classes but the model has {logits.shape[1]} logits")
     require(bool(torch.isfinite(logits).all()), "the model returns NaN or infinite logits: train it again")
+
+
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Each image's cross-entropy, and whether it is classified rightly: two (N,) tensors.
+
+    batches: pixels (B, C, H, W) and labels (B,). The model is evaluated in eval mode and left as it was.
+    """
+    losses, right = [], []
+    with frozen(model), torch.no_grad():
+        for images, labels in batches:
+            with mixed_precision(images.device):
+                logits = model(images.contiguous(memory_format=torch.channels_last)).float()
+            losses.append(cross_entropy(logits, labels, reduction="none"))
+            right.append(logits.argmax(1) == labels)
+    return torch.cat(losses), torch.cat(right)

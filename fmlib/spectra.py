@@ -43,23 +43,23 @@ def half_plane(full: Tensor) -> Tensor:
     return ((full + reflected) / 2)[..., : full.shape[-1] // 2 + 1]
 
 
-def apply_mask(images: Tensor, half: Tensor) -> Tensor:
-    """Filtered images M(x) = irfft2(M * rfft2(x)), PAPER section 2.1.
+def apply_mask(images: Tensor, half: Tensor, centre: float = 0.0) -> Tensor:
+    """Filtered images M(x) = centre + irfft2(M * rfft2(x - centre)), PAPER section 2.1.
 
-    images: (B, C, H, W); half: (H, W // 2 + 1), or (B, H, W // 2 + 1) for one mask an image.
+    images: (B, C, H, W); half: (H, W // 2 + 1), or (B, H, W // 2 + 1) for one mask an image. The paper filters
+    normalised images: with `centre` the mean that a network subtracts, dropping DC leaves gray, not black.
     Raises `FmlibError` if the mask is of another size than the images.
     """
-    return apply_to_spectrum(torch.fft.rfft2(images), half, images.shape[-2:])
+    return centre + filter_spectrum(torch.fft.rfft2(images - centre), half, images.shape[-2:])
 
 
-def apply_to_spectrum(spectrum: Tensor, half: Tensor, size: tuple[int, ...]) -> Tensor:
-    """`apply_mask` for images given by their spectra `rfft2(x)`, (B, C, H, W // 2 + 1)."""
+def filter_spectrum(spectrum: Tensor, half: Tensor, size: tuple[int, ...]) -> Tensor:
+    """irfft2(M * spectrum): spectrum (B, C, H, W // 2 + 1) of images of `size` (H, W), masks as in `apply_mask`."""
     require(
         half.shape[-2:] == spectrum.shape[-2:],
         f"a half mask {tuple(half.shape[-2:])} does not fit images {tuple(size)}: learn it at the images' size",
     )
-    half = half.unsqueeze(-3)  # one mask for all channels
-    return torch.fft.irfft2(half * spectrum, s=size)
+    return torch.fft.irfft2(half.unsqueeze(-3) * spectrum, s=size)  # one mask for all channels
 
 
 def l1_share(half: Tensor, width: int) -> Tensor:

@@ -125,7 +125,9 @@ class Store:
     def _write(self, job: Job, artifact: Artifact) -> None:
         files = {"arrays.npz": arrays_to_bytes(artifact.arrays)}
         if artifact.weights:
-            files["weights.safetensors"] = save_weights({k: v.detach().cpu().contiguous() for k, v in artifact.weights.items()})
+            files["weights.safetensors"] = save_weights(
+                {k: v.detach().cpu().contiguous() for k, v in artifact.weights.items()}
+            )
         record = {
             "kind": job.kind,
             "name": job.name,
@@ -152,7 +154,10 @@ class Store:
         except (OSError, ValueError, KeyError) as error:
             raise FmlibError(f"the stored {job.name} is damaged ({type(error).__name__}): {mend}") from error
         for name, content in contents.items():
-            require(hashlib.sha256(content).hexdigest() == record["sha256"][name], f"the stored {job.name} is damaged ({name} does not match its checksum): {mend}")
+            require(
+                hashlib.sha256(content).hexdigest() == record["sha256"][name],
+                f"the stored {job.name} is damaged ({name} does not match its checksum): {mend}",
+            )
         weights = load_weights(contents["weights.safetensors"]) if "weights.safetensors" in contents else {}
         return Artifact(arrays_from_bytes(contents["arrays.npz"]), weights, record["facts"])
 

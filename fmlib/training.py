@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from fmlib.attacks import pgd
 from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
 from fmlib.data import Split, random_affine, warp
-from fmlib.models import check_classifier
-from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision, seeded
+from fmlib.models import check_classifier, evaluate
+from fmlib.runtime import Checkpoint, generator, mixed_precision, seeded
 
 
 @dataclass
@@ -76,10 +76,10 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train `model` in place and leave it with the weights of its best epoch by validation accuracy.
+    """Train `model` in place and leave it with the weights of the epoch of least validation loss.
 
     data, validation: splits on the model's device. Adam with a one-cycle rate (PAPER section 2.2). Returns one
-    row an epoch: loss, accuracy (running, on what the regime made of the training set), validation accuracy.
+    row an epoch: loss and accuracy (running, on what the regime made of the training set), and both on validation.
     Every random draw follows from (seed, epoch), so a run resumed from `checkpoint` gives the same network.
     Raises `FmlibError` for an unknown regime, a model that does not fit the data, or a loss that is not finite.
     """
@@ -92,7 +92,7 @@ def train(
         optimizer, max_lr=spec.lr, total_steps=spec.epochs * batches, pct_start=spec.warmup
     )
     history: list[dict[str, float]] = []
-    best: tuple[float, dict[str, Tensor]] = (-1.0, {})
+    best: tuple[float, dict[str, Tensor]] = (float("inf"), {})
     state = checkpoint.load() if checkpoint else None
     if state:
         model.load_state_dict(state["model"])
@@ -123,12 +123,20 @@ def train(
                 correct += (logits.argmax(1) == labels).float().mean()
         mean_loss = float(losses) / batches
         if not torch.isfinite(losses):
-            raise FmlibError(f"the loss is not finite in epoch {epoch + 1} of regime {spec.regime}: lower the learning rate")
-        accuracy = float(correctness(model, validation).float().mean())
-        history.append({"loss": mean_loss, "accuracy": float(correct) / batches, "validation": accuracy})
-        if accuracy > best[0]:
-            best = (accuracy, copy.deepcopy(model.state_dict()))
-        bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{history[-1]['accuracy']:.3f}", validation=f"{accuracy:.3f}")
+            raise FmlibError(
+                f"the loss is not finite in epoch {epoch + 1} of regime {spec.regime}: lower the learning rate"
+            )
+        validation_losses, right = evaluate(model, validation.batches(256))
+        row = {
+            "loss": mean_loss,
+            "accuracy": float(correct) / batches,
+            "validation_loss": float(validation_losses.mean()),
+            "validation_accuracy": float(right.float().mean()),
+        }
+        history.append(row)
+        if row["validation_loss"] < best[0]:
+            best = (row["validation_loss"], copy.deepcopy(model.state_dict()))
+        bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
         if checkpoint and checkpoint.due():
             checkpoint.save(
                 {
@@ -157,13 +165,11 @@ def correctness(
 
     transform: applied to the pixels first, for instance a mask; attack: attacked by PGD before that.
     """
-    parts = []
-    with frozen(model), torch.no_grad():
-        for start, (images, labels) in enumerate(data.batches(batch)):
+
+    def prepared() -> Iterator[tuple[Tensor, Tensor]]:
+        for number, (images, labels) in enumerate(data.batches(batch)):
             if attack:
-                images = pgd(model, images, labels, attack, seed=seed, purpose=f"evaluation {start}")
-            if transform:
-                images = transform(images)
-            with mixed_precision(images.device):
-                parts.append(model(images.contiguous(memory_format=torch.channels_last)).argmax(1) == labels)
-    return torch.cat(parts).cpu()
+                images = pgd(model, images, labels, attack, seed=seed, purpose=f"evaluation {number}")
+            yield (transform(images) if transform else images), labels
+
+    return evaluate(model, prepared())[1].cpu()

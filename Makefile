@@ -1,0 +1,25 @@
+# Two commands do everything: `make book` and `make test`. They need Python >= 3.11, git and make.
+PYTHON ?= python3
+PROFILE ?= quick
+ENV := .venv
+BIN := $(ENV)/bin
+
+.PHONY: book test clean
+
+book: $(ENV)/ready
+	$(BIN)/fmlib book --profile $(PROFILE)
+
+test: $(ENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+$(ENV)/ready: pyproject.toml ci/constraints.txt
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/pip install --quiet --constraint ci/constraints.txt --editable ".[book,dev]"
+	touch $@
+
+clean:
+	rm -rf _build $(ENV)

@@ -1,0 +1,154 @@
+"""The book: executing chapters with papermill, building the HTML, and knowing when a chapter is stale."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from fmlib.config import FmlibError, require
+from fmlib.results import PUBLISHED, Results
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+BUILD = ROOT / "_build"
+
+#: What a chapter shows depends on these files besides its own source and the results it reads.
+SOURCES = ("fmlib/*.py", "ci/constraints.txt")
+
+
+def chapters() -> list[Path]:
+    """The notebooks of the book, in order of name."""
+    found = sorted(BOOK.glob("*.ipynb"))
+    require(
+        bool(found),
+        f"no chapters in {BOOK}: the book is made from a checkout of the project, not from an installed package",
+    )
+    return found
+
+
+def tagged(notebook: NotebookNode, tag: str) -> list[int]:
+    """Numbers of the cells that carry a tag."""
+    return [n for n, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
+
+
+def colab_source() -> str:
+    """Source of every chapter's first cell: it does nothing outside Colab, where it installs the package."""
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    return (
+        "import sys\n\n"
+        'if "google.colab" in sys.modules:  # install the package beside Colab\'s own torch and numpy\n'
+        f'    %pip install --quiet "fmlib @ git+{repository["url"]}@{repository["branch"]}"\n'
+        "    from fmlib.chapters import greet\n\n"
+        "    greet()"
+    )
+
+
+def execute(path: Path, parameters: dict[str, str]) -> NotebookNode:
+    """The chapter with fresh outputs: run by papermill with `parameters`, and cleaned of papermill's traces.
+
+    Raises `FmlibError` if the chapter has no cell tagged `parameters`, or fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    require(len(tagged(notebook, "parameters")) == 1, f"{path.name} needs exactly one cell tagged 'parameters'")
+    require(
+        notebook.cells[tagged(notebook, "colab")[0]].source == colab_source(),
+        f"{path.name}: renew its Colab cell by 'fmlib book --publish'",
+    )
+    try:
+        done = papermill.execute_notebook(
+            notebook, None, parameters, kernel_name="python3", progress_bar=False, cwd=str(path.parent)
+        )
+    except PapermillExecutionError as error:
+        raise FmlibError(f"{path.name} fails: {error.ename}: {error.evalue}") from error
+    return cleaned(done)
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without injected parameters, timestamps and papermill's metadata."""
+    notebook = copy.deepcopy(notebook)
+    injected = tagged(notebook, "injected-parameters")
+    notebook.cells = [cell for number, cell in enumerate(notebook.cells) if number not in injected]
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for number, cell in enumerate(notebook.cells):
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell.id = f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = None
+    return notebook
+
+
+def freshness(path: Path) -> str:
+    """Hash of all that a chapter's outputs depend on: its cells, the library, constraints, results."""
+    notebook = nbformat.read(path, as_version=4)
+    parts = [cell.source.encode() for cell in notebook.cells]
+    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
+    files += sorted(PUBLISHED.glob("*/manifest.json"))
+    parts += [file.read_bytes() for file in files]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def stale() -> list[str]:
+    """Names of the chapters whose committed outputs are older than what they show."""
+    return [
+        path.name for path in chapters() if nbformat.read(path, as_version=4).metadata.get("fmlib") != freshness(path)
+    ]
+
+
+def publish() -> None:
+    """Execute every chapter on the published results and keep the outputs in `book/`."""
+    for path in chapters():
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
+        nbformat.write(notebook, path)
+    with ThreadPoolExecutor(2) as pool:
+        executed = list(pool.map(lambda path: execute(path, {}), chapters()))
+    for path, notebook in zip(chapters(), executed, strict=True):
+        nbformat.write(notebook, path)
+        notebook.metadata["fmlib"] = freshness(path)
+        nbformat.write(notebook, path)
+        print(f"executed {path.name}")
+
+
+def build(results: Results) -> Path:
+    """Execute every chapter on `results` and build the HTML, warnings as errors, under `_build/<profile>/`.
+
+    Returns the path of the first page. Touches no tracked file.
+    """
+    place = BUILD / results.profile
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".ipynb_checkpoints"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, place / name)
+    parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
+    with ThreadPoolExecutor(2) as pool:
+        executed = list(pool.map(lambda path: execute(path, parameters), chapters()))
+    for path, notebook in zip(chapters(), executed, strict=True):
+        nbformat.write(notebook, place / "book" / path.name)
+    render(place)
+    return place / "_build" / "html" / "index.html"
+
+
+def render(place: Path) -> None:
+    """Build the HTML of `place/book` into `place/_build/html`; a warning is an error."""
+    words = [sys.executable, "-m", "jupyter_book", "build", "-W", "--keep-going", "--all", str(place / "book")]
+    words += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise FmlibError(f"the book does not build: {'; '.join(lines[:5]) or done.stderr.strip()[-500:]}")

@@ -1,0 +1,150 @@
+"""The command line: `fmlib run`, `status`, `data`, `book`, `publish`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from fmlib import book, experiments
+from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
+from fmlib.data import download, folders
+from fmlib.experiments import Lab
+from fmlib.models import build
+from fmlib.results import PUBLISHED
+from fmlib.runtime import pick_device
+from fmlib.store import Store
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--profile", default="quick", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
+    common.add_argument("--seed", type=int, default=0, help="of the first repetition (default: 0)")
+    common.add_argument(
+        "--data-root",
+        type=Path,
+        default=os.environ.get("FMLIB_DATA"),
+        help="folder that holds imagenette2-160/ (or FMLIB_DATA)",
+    )
+    common.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("FMLIB_STORE", ".fmlib")),
+        help="folder of computed artifacts (default: .fmlib, or FMLIB_STORE)",
+    )
+    common.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    common.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    top = argparse.ArgumentParser(prog="fmlib", description="Fourier masks of neural networks.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, about in (
+        ("run", "compute recipes; resumes where it was stopped"),
+        ("status", "what is computed, what is missing, what it will cost"),
+    ):
+        command = commands.add_parser(name, parents=[common], help=about, description=about)
+        command.add_argument("recipe", nargs="*", help=f"{', '.join(experiments.RECIPES)} or all (default: all)")
+    about = "check the photographs, or fetch them"
+    data = commands.add_parser("data", parents=[common], help=about, description=about)
+    data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
+    about = "write the computed results to data/results/<profile>/"
+    commands.add_parser("publish", parents=[common], help=about, description=about)
+    about = "run the recipes, execute every chapter on their results and build the HTML, all under _build/"
+    made = commands.add_parser("book", parents=[common], help=about, description=about)
+    made.add_argument(
+        "--publish",
+        action="store_true",
+        help="instead: execute the chapters on the published results and keep the outputs in book/",
+    )
+    return top
+
+
+def _status(lab: Lab, store: Store, chosen: list[experiments.Recipe]) -> None:
+    seconds = _seconds_per_pass(lab)
+    for recipe in chosen:
+        jobs = recipe.tree(lab)
+        absent = [job for job in jobs if not store.has(job)]
+        cost = sum(job.passes for job in absent) * seconds
+        state = (
+            "computed"
+            if not absent
+            else f"{len(jobs) - len(absent)} of {len(jobs)} computed, about {_duration(cost)} left"
+        )
+        print(f"{recipe.name:<16}{state:<44}{recipe.about}")
+        for job in absent:
+            print(f"  missing  {job.name:<60}{_duration(job.passes * seconds):>8}")
+    print(
+        f"Times are for {lab.device.type}, from {1000 * seconds:.2f} ms an image forward and backward, just measured."
+    )
+
+
+def _seconds_per_pass(lab: Lab) -> float:
+    """Seconds to send one image forward and backward through the profile's network, measured on 32 images."""
+    model = build(lab.profile.network, 0).to(lab.device)
+    images = torch.rand(
+        32, lab.profile.network.channels, lab.profile.data.size, lab.profile.data.size, device=lab.device
+    )
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        float(model(images).sum().backward() or 0)
+        took.append((time.perf_counter() - start) / len(images))
+    return min(took)
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _data(lab: Lab, fetch: bool) -> None:
+    spec = lab.profile.data
+    if not isinstance(spec, PhotoSpec):
+        print(f"profile {lab.profile.name} makes its images itself: nothing to fetch")
+        return
+    if fetch:
+        require(lab.root is not None, "say where to put the photographs: --data-root FOLDER (or FMLIB_DATA)")
+        assert lab.root is not None
+        download(lab.root)
+    for split, tree in folders(spec, lab.root).items():
+        print(f"{split}: {len(tree.samples)} images of {len(tree.classes)} classes ({spec.selection}) in {tree.root}")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; a mistake the user can mend prints one line and gives exit code 2."""
+    given = parser().parse_args(words)
+    try:
+        device = pick_device(given.device)
+        root = Path(given.data_root) if given.data_root else None
+        lab = Lab(profile(given.profile), given.seed, device, root, progress=not given.quiet)
+        store = Store(given.store, device, say=lambda line: print(line, flush=True))
+        if given.command == "run":
+            experiments.run(experiments.recipes(given.recipe), lab, store)
+        elif given.command == "status":
+            _status(lab, store, experiments.recipes(given.recipe))
+        elif given.command == "data":
+            _data(lab, given.download)
+        elif given.command == "publish":
+            print(f"published to {experiments.publish(lab, store, PUBLISHED / lab.profile.name).folder}")
+        elif given.publish:
+            book.publish()
+        else:
+            experiments.run(experiments.recipes([]), lab, store)
+            results = experiments.publish(lab, store, book.BUILD / "results" / lab.profile.name)
+            print(f"the book lies at {book.build(results)}")
+    except FmlibError as error:
+        print(f"fmlib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fmlib: stopped; run again to go on", file=sys.stderr)
+        return 130
+    return 0

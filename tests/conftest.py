@@ -1,0 +1,138 @@
+"""Fixtures that several test files share: one thread, a tiny trained network, linear models, checkpoints in memory."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from fmlib.config import NetworkSpec, PlantedSpec, TrainSpec
+from fmlib.data import Split, make_planted
+from fmlib.models import build
+from fmlib.training import train
+
+settings.register_profile("fmlib", deadline=None, max_examples=25)
+settings.load_profile("fmlib")
+torch.set_num_threads(1)
+
+
+class Interrupted(Exception):
+    """What a test raises where a real run would be killed."""
+
+
+class MemoryCheckpoint:
+    """A checkpoint that is always due, keeps its state as bytes, and may interrupt the run after some saves."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.content: bytes | None = None
+        self.saves, self.interrupt_after = 0, interrupt_after
+
+    def load(self) -> dict[str, Any] | None:
+        return None if self.content is None else torch.load(io.BytesIO(self.content), weights_only=True)
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.content, self.saves = buffer.getvalue(), self.saves + 1
+        if self.saves == self.interrupt_after:
+            raise Interrupted
+
+
+class Linear(nn.Module):
+    """Logits linear in the pixels: `weight` (classes, C * H * W) @ x + `bias` (classes,)."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+        self.bias = nn.Parameter(torch.zeros(len(weight)) if bias is None else bias.clone())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.weight.T + self.bias
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """All that `frozen` promises to leave alone, for comparison."""
+    return {
+        "modes": [module.training for module in model.modules()],
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
+        "grads": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "state": {name: value.tolist() for name, value in model.state_dict().items()},
+    }
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """The class `Linear`."""
+    return Linear
+
+
+@pytest.fixture(scope="session")
+def memory_checkpoint():
+    """The class `MemoryCheckpoint`; it raises `memory_checkpoint.Interrupted`."""
+    MemoryCheckpoint.Interrupted = Interrupted
+    return MemoryCheckpoint
+
+
+@pytest.fixture(scope="session")
+def look():
+    """The function `snapshot`."""
+    return snapshot
+
+
+@pytest.fixture(scope="session")
+def planted_spec() -> PlantedSpec:
+    return PlantedSpec(size=16, classes=3, distractors=2, train=384, validation=96)
+
+
+@pytest.fixture(scope="session")
+def planted(planted_spec):
+    return make_planted(planted_spec)
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> NetworkSpec:
+    return NetworkSpec("tiny_vgg", classes=3, mean=0.5, std=0.14)
+
+
+@pytest.fixture(scope="session")
+def quick_training() -> TrainSpec:
+    return TrainSpec(epochs=4, batch=32, lr=1e-2, crop=(1.0, 1.0), flip=False)
+
+
+@pytest.fixture(scope="session")
+def _trained(planted, tiny_network, quick_training):
+    model = build(tiny_network, seed=0)
+    history = train(model, planted.train, planted.validation, quick_training, seed=0, progress=False)
+    return model, history
+
+
+@pytest.fixture
+def trained(_trained):
+    """A small network trained on the planted data (a copy for each test)."""
+    return copy.deepcopy(_trained[0])
+
+
+@pytest.fixture(scope="session")
+def trained_history(_trained):
+    """The rows its training returned."""
+    return _trained[1]
+
+
+@pytest.fixture
+def random_split():
+    """A factory of splits of random bytes: count, classes, side, channels."""
+
+    def make(count: int = 8, classes: int = 3, size: int = 16, channels: int = 1) -> Split:
+        draws = torch.Generator().manual_seed(count + size)
+        images = torch.randint(0, 256, (count, channels, size, size), generator=draws, dtype=torch.uint8)
+        return Split(images, torch.arange(count) % classes)
+
+    return make

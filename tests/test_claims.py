@@ -1,0 +1,98 @@
+"""The ledger: intervals, verdicts, and the published rows computed again from the published arrays."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmlib import claims
+from fmlib.claims import Measured
+from fmlib.results import PUBLISHED, Results
+
+
+def test_wilson_against_published_values():
+    """10 hits of 10 and 5 of 10: textbook values of the Wilson interval."""
+    full = claims.wilson(np.ones(10, bool))
+    assert full.value == 100
+    assert full.low == pytest.approx(72.25, abs=0.01)
+    assert full.high == pytest.approx(100, abs=1e-6)
+    half = claims.wilson(np.arange(10) < 5)
+    assert (half.low, half.high) == pytest.approx((23.66, 76.34), abs=0.01)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=60))
+def test_wilson_lies_within_bounds(hits):
+    found = claims.wilson(np.array(hits))
+    assert -1e-9 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= 100 + 1e-9
+
+
+def test_paired_difference_of_equal_hits_is_exactly_zero():
+    hits = np.random.default_rng(0).random(50) < 0.7
+    assert claims.paired(hits, hits)[:3] == (0, 0, 0)
+
+
+def test_paired_uses_the_pairing():
+    """One image of a hundred changes: the interval is far narrower than that of independent rates."""
+    before = np.arange(100) < 50
+    after = before.copy()
+    after[0] = False
+    found = claims.paired(after, before)
+    assert found.value == pytest.approx(-1)
+    assert found.high - found.low < 5
+
+
+def test_envelope_holds_every_part():
+    parts = [Measured(1, 0, 2, 10), Measured(3, 2, 5, 10)]
+    assert claims.envelope(parts) == Measured(2, 0, 5, 20)
+
+
+def test_ids_are_unique_and_complete():
+    ids = [claim.id for claim in claims.CLAIMS]
+    assert len(set(ids)) == len(ids)
+    wanted = {f"T1.{r}.{w}" for r in "NASTR" for w in ("standard", "masked", "gap")}
+    wanted |= {"A.robust", "N.robust", "F4.A.low_shift", "P.planted.precision", "P.planted.recall"}
+    assert wanted <= set(ids)
+
+
+def _claim(identity):
+    return next(claim for claim in claims.CLAIMS if claim.id == identity)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [(0.4, 0, 1, "reproduced"), (-1.5, -3, -0.5, "partly"), (-4, -5, -3, "not")],
+)
+def test_verdicts_follow_the_tolerance(value, low, high, verdict, monkeypatch):
+    claim = _claim("T1.N.gap")
+    object.__setattr__(claim, "measure", lambda results: Measured(value, low, high, 100))
+    try:
+        row = claim.judge(Results(PUBLISHED, {"profile": "laptop", "files": {}, "key": "k"}))
+        assert row["verdict"] == verdict
+        quick = claim.judge(Results(PUBLISHED, {"profile": "quick", "files": {}, "key": "k"}))
+        assert quick["verdict"] == "cannot be judged"
+    finally:
+        object.__setattr__(claim, "measure", claims._gap("N"))
+
+
+def published():
+    return sorted(path.parent for path in PUBLISHED.glob("*/manifest.json"))
+
+
+def test_something_is_published():
+    assert [folder.name for folder in published()]
+
+
+@pytest.mark.parametrize("folder", published(), ids=lambda folder: folder.name)
+def test_published_rows_follow_from_published_arrays(folder):
+    results = Results.open(folder)
+    assert claims.ledger(results) == results.claims()
+
+
+@pytest.mark.parametrize("folder", published(), ids=lambda folder: folder.name)
+def test_every_published_file_is_whole(folder):
+    results = Results.open(folder)
+    for name in results.manifest["files"]:
+        results.content(name)
+    on_disk = {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert on_disk == set(results.manifest["files"])

@@ -1,0 +1,134 @@
+"""The command line: each bad input gives one clear line and exit code 2, and leaves nothing half-written."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmlib import book
+from fmlib.cli import main
+from fmlib.config import PROFILES, FmlibError
+from fmlib.data import SELECTIONS
+from fmlib.results import Results
+
+
+@pytest.fixture
+def fmlib(tmp_path, capsys):
+    """Run `fmlib WORDS` with a store in a temporary folder; returns exit code, output and error lines."""
+
+    def call(*words):
+        code = main([*words, "--store", str(tmp_path / "store"), "--device", "cpu", "--quiet"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err.strip().splitlines()
+
+    return call
+
+
+def refused(result, *parts):
+    code, _, errors = result
+    assert code == 2
+    assert len(errors) == 1
+    assert all(part in errors[0] for part in ("fmlib: ", *parts)), errors
+
+
+def photographs(root, images=2, names=("n01440764", "n02102040")):
+    """A tiny tree in Imagenette's layout."""
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    for split in ("train", "val"):
+        for name in names:
+            folder = root / "imagenette2-160" / split / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                Image.fromarray(pixels).save(folder / f"{number}.JPEG")
+    return root
+
+
+def test_unknown_profile(fmlib):
+    refused(fmlib("run", "--profile", "huge"), "'huge'", "quick, laptop, paper")
+
+
+def test_unknown_recipe(fmlib, tmp_path):
+    refused(fmlib("run", "networks", "netwroks"), "'netwroks'", "dataset-masks")
+    assert not (tmp_path / "store").exists()
+
+
+def test_unknown_device(fmlib, capsys):
+    assert main(["run", "--device", "quantum"]) == 2
+    assert "quantum" in capsys.readouterr().err
+
+
+def test_photographs_without_a_folder(fmlib, monkeypatch):
+    monkeypatch.delenv("FMLIB_DATA", raising=False)
+    refused(fmlib("run", "networks", "--profile", "laptop"), "--data-root")
+
+
+def test_missing_data_folder(fmlib, tmp_path):
+    refused(fmlib("data", "--profile", "laptop", "--data-root", str(tmp_path / "nowhere")), "nowhere", "does not exist")
+
+
+def test_folder_without_imagenette(fmlib, tmp_path):
+    refused(fmlib("data", "--profile", "laptop", "--data-root", str(tmp_path)), "imagenette2-160")
+
+
+def test_partial_classes(fmlib, tmp_path):
+    root = photographs(tmp_path / "data")
+    refused(fmlib("data", "--profile", "laptop", "--data-root", str(root)), "n02979186", "extract")
+
+
+def test_partial_images(fmlib, tmp_path):
+    root = photographs(tmp_path / "data", names=SELECTIONS["paper-text"][0])
+    refused(fmlib("run", "networks", "--profile", "laptop", "--data-root", str(root)), "10 images", "4710")
+    assert not (tmp_path / "store").exists()
+
+
+def test_truncated_photograph(fmlib, tmp_path, monkeypatch):
+    names = SELECTIONS["paper-text"][0]
+    root = photographs(tmp_path / "data", names=names)
+    monkeypatch.setitem(SELECTIONS, "paper-text", (names, 10, 10))
+    broken = root / "imagenette2-160" / "train" / names[0] / "1.JPEG"
+    broken.write_bytes(broken.read_bytes()[:400])
+    refused(fmlib("run", "networks", "--profile", "laptop", "--data-root", str(root)), str(broken), "replace")
+    assert not list((tmp_path / "store").rglob("spec.json"))
+
+
+def test_status_knows_what_is_missing_and_its_cost(fmlib):
+    code, out, errors = fmlib("status", "planted")
+    assert code == 0
+    assert not errors
+    assert "0 of " in out
+    assert "missing  network N (quick, repetition 0)" in out
+    assert "left" in out
+
+
+def test_publishing_before_computing(fmlib):
+    refused(fmlib("publish"), "missing", "fmlib run all")
+
+
+def test_data_of_planted_profile(fmlib):
+    code, out, _ = fmlib("data")
+    assert code == 0
+    assert "nothing to fetch" in out
+
+
+def test_results_cut_short(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    digest = "0" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps({"profile": "quick", "files": {"a.csv": digest}}))
+    with pytest.raises(FmlibError, match=r"a\.csv does not match its checksum"):
+        Results.open(tmp_path).table("a")
+    (tmp_path / "manifest.json").write_text('{"profile": "qui')
+    with pytest.raises(FmlibError, match="damaged"):
+        Results.open(tmp_path)
+    with pytest.raises(FmlibError, match="no results"):
+        Results.open(tmp_path / "elsewhere")
+
+
+def test_every_profile_is_complete():
+    assert set(PROFILES) == {"quick", "laptop", "paper"}
+    assert PROFILES["paper"].network.architecture == "vgg11_bn"
+
+
+def test_colab_cell_reads_the_address_from_the_settings():
+    assert "github.com" in book.colab_source()
+    assert "torch" not in book.colab_source().split("git+")[1]

@@ -1,0 +1,438 @@
+"""Learning masks: the guard, independence of masks, stopping, resuming, and the planted truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from fmlib.config import FmlibError, MaskSpec, NetworkSpec, PlantedSpec, TrainSpec
+from fmlib.data import make_planted, planted_tones, tone_mask
+from fmlib.masks import guarded_exp_square, learn_masks
+from fmlib.models import build
+from fmlib.spectra import apply_mask, half_plane, l1_share
+from fmlib.store import SavedState
+from fmlib.training import train
+
+CENTRE = 0.5  # the mean that the planted networks subtract
+guards = st.floats(0.125, 9, width=32)
+differences = st.floats(-1e4, 1e4, width=32)
+
+
+# --------------------------------------------------------------------------------------------------- the guard
+
+
+def value_and_slope(difference: float, guard: float) -> tuple[float, float]:
+    d = torch.tensor([difference], dtype=torch.float64, requires_grad=True)
+    value = guarded_exp_square(d, guard)
+    value.backward()
+    return value.item(), d.grad.item()
+
+
+@given(guards, st.floats(-1, 1))
+def test_objective_is_the_papers_within_the_guard(guard, share):
+    d = share * guard
+    value, slope = value_and_slope(d, guard)
+    assert value == pytest.approx(math.exp(d**2))
+    if abs(share) < 1:
+        assert slope == pytest.approx(2 * d * math.exp(d**2))
+
+
+@given(guards, st.floats(0, 1e4))
+def test_objective_goes_on_along_its_tangent(guard, beyond):
+    value, slope = value_and_slope(guard + beyond, guard)
+    steepest = 2 * guard * math.exp(guard**2)
+    assert value == pytest.approx(math.exp(guard**2) + beyond * steepest)
+    if guard + beyond > guard:
+        assert slope == pytest.approx(steepest)
+
+
+@given(guards)
+def test_slope_is_continuous_at_the_guard_and_right_on_it(guard):
+    """On it too: a difference that equals the guard is as likely in float32 as any other."""
+    steepest = 2 * guard * math.exp(guard**2)
+    below, above = math.nextafter(guard, 0), math.nextafter(guard, math.inf)
+    for d in (below, guard, above):
+        assert value_and_slope(d, guard) == (pytest.approx(math.exp(guard**2)), pytest.approx(steepest))
+        assert value_and_slope(-d, guard) == (pytest.approx(math.exp(guard**2)), pytest.approx(-steepest))
+
+
+@given(differences, guards)
+def test_objective_is_even_and_at_least_one(d, guard):
+    assert value_and_slope(-d, guard)[0] == value_and_slope(d, guard)[0] >= 1
+
+
+@given(differences, differences, st.floats(0, 1), guards)
+def test_objective_is_convex(first, second, share, guard):
+    middle = share * first + (1 - share) * second
+    chord = share * value_and_slope(first, guard)[0] + (1 - share) * value_and_slope(second, guard)[0]
+    assert value_and_slope(middle, guard)[0] <= chord * (1 + 1e-12)
+
+
+@given(differences, differences, guards)
+def test_slope_never_falls(first, second, guard):
+    low, high = (value_and_slope(d, guard)[1] for d in sorted((first, second)))
+    assert low <= high + 1e-12 * abs(high)
+
+
+@given(st.lists(differences, min_size=1, max_size=5), st.floats(0.125, 8, width=32))
+def test_objective_and_gradient_are_finite_in_single_precision(values, guard):
+    d = torch.tensor(values, requires_grad=True)
+    cost = guarded_exp_square(d, guard)
+    assert cost.shape == d.shape
+    assert cost.dtype == torch.float32
+    cost.sum().backward()
+    assert bool(cost.isfinite().all())
+    assert bool(d.grad.isfinite().all())
+
+
+# ------------------------------------------------------------------------------- where the plain objective breaks
+
+SIDE = 8
+TONES = ((0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3), (0, 3))
+WEIGHTS = (0.30, 0.20, 0.15, 0.12, 0.09, 0.07, 0.05, 0.02)
+
+
+@pytest.fixture
+def steep(linear):
+    """A linear model whose margin is 200 times (weighted tones - .6), and twelve images it is sure of."""
+    index = torch.arange(SIDE)
+
+    def wave(row, column):
+        return torch.cos(2 * math.pi * (row * index[:, None] + column * index[None, :]) / SIDE)
+
+    waves = torch.stack([wave(*tone) for tone in TONES])  # (8, H, W)
+    draws = torch.Generator().manual_seed(0)
+    strength = 0.8 + 0.4 * torch.rand(12, 1, 1, 1, generator=draws)
+    images = 0.5 + 0.05 * (strength * waves).sum(1, keepdim=True)  # (12, 1, H, W)
+    weight = (torch.tensor(WEIGHTS)[:, None, None] * waves).sum(0).flatten() / (0.05 * SIDE**2 / 2)
+    model = linear(torch.stack((0 * weight, 200 * weight)), torch.tensor([0.0, -120.0]))
+    return model, images, torch.ones(12, dtype=torch.long)
+
+
+STEEP = MaskSpec(lr=0.5, epochs=30, patience=1000)
+ONE = torch.zeros(12, dtype=torch.long)
+
+
+def test_plain_objective_breaks_down_on_steep_logits(steep):
+    """The loop of PAPER section 1 with nothing added: the mask is NaN after two steps."""
+    model, images, labels = steep
+    mask = torch.ones(SIDE, SIDE // 2 + 1, requires_grad=True)
+    optimizer = torch.optim.Adam([mask], lr=STEEP.lr)
+    reference = cross_entropy(model(images), labels, reduction="none").detach()
+    for k in range(3):
+        loss = cross_entropy(model(apply_mask(images[k : k + 1], mask)), labels[k : k + 1])
+        objective = torch.exp((loss - reference[k]) ** 2) + STEEP.penalty * l1_share(mask, SIDE)
+        optimizer.zero_grad()
+        objective.backward()
+        optimizer.step()
+        mask.data.clamp_(0, 1)
+    assert not bool(mask.isfinite().all())
+
+
+def test_guarded_objective_stays_finite_and_a_larger_penalty_gives_a_sparser_mask(steep):
+    shares = []
+    for penalty in (0.2, 1.0, 5.0, 20.0):
+        found = learn_masks(*steep, ONE, replace(STEEP, penalty=penalty), seed=0, progress=False)
+        assert bool(found.half.isfinite().all())
+        assert all(bool(rows.isfinite().all()) for rows in found.history.values())
+        assert found.history["guarded"].max().item() > 0  # the guard was needed
+        assert found.history["guarded"][-1].item() == 0  # and shaped nothing in the end
+        assert found.history["invariance"][-1].item() < 1.1
+        shares.append(found.history["l1_share"][-1].item())
+    assert shares == sorted(shares, reverse=True)
+    assert len(set(shares)) == len(shares)
+
+
+def test_values_that_are_not_finite_stop_the_run(steep):
+    """With the guard at its largest, the gradient of steep logits overflows as the plain objective's does."""
+    with pytest.raises(FmlibError, match=r"not finite in epoch \d+"):
+        learn_masks(*steep, ONE, replace(STEEP, guard=9.0), seed=0, progress=False)
+
+
+def test_mask_drops_what_a_linear_model_does_not_read(steep):
+    found = learn_masks(*steep, ONE, STEEP, seed=0, progress=False).full()[0]
+    truth = tone_mask(torch.tensor(TONES), SIDE)
+    assert (found * (1 - truth)).max().item() == 0
+    assert (found * truth).sum().item() > 0.9 * truth.sum().item()
+
+
+# ------------------------------------------------------------------------------------------ masks are independent
+
+IMAGE = MaskSpec(penalty=0.07, lr=0.02, one_cycle=False, batch=1, epochs=40, patience=1000)
+
+
+@pytest.fixture
+def learn(trained, planted):
+    """Learn masks of chosen validation images of the trained network."""
+
+    def go(chosen, index, spec=IMAGE, **options):
+        images, labels = planted.validation.pixels(chosen), planted.validation.labels[chosen]
+        options = {"seed": 0, "centre": CENTRE, "progress": False} | options
+        return learn_masks(trained, images, labels, index, spec, **options)
+
+    return go
+
+
+@pytest.mark.parametrize("order", [[0], [4, 1, 6, 0, 2, 5, 3]], ids=["one", "seven"])
+def test_masks_learned_together_equal_each_learned_alone(learn, order):
+    together = learn(order, torch.arange(len(order)))
+    assert together.half.shape == (len(order), 16, 9)
+    assert 0.01 < together.half.mean().item() < 0.9  # they have moved, and not to nought
+    for place, image in enumerate(order):
+        alone = learn([image], torch.tensor([0]))
+        torch.testing.assert_close(together.half[place], alone.half[0], atol=1e-5, rtol=0)
+        for name, rows in alone.history.items():
+            torch.testing.assert_close(together.history[name][:, place], rows[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_masks_follow_their_images_in_any_order(learn):
+    order = [4, 1, 6, 0, 2, 5, 3]
+    forward, shuffled = learn(list(range(7)), torch.arange(7)), learn(order, torch.arange(7))
+    torch.testing.assert_close(shuffled.half, forward.half[order], atol=1e-5, rtol=0)
+
+
+def test_numbering_of_the_masks_is_the_indexs(learn):
+    forward, backward = learn([0, 1, 2], torch.arange(3)), learn([0, 1, 2], torch.tensor([2, 1, 0]))
+    torch.testing.assert_close(backward.half, forward.half.flip(0), atol=1e-5, rtol=0)
+
+
+def test_class_masks_of_equal_sizes_equal_each_learned_alone(learn, planted):
+    """All images of a mask at every step, so that the order within an epoch does not matter."""
+    chosen = list(range(12))
+    labels = planted.validation.labels[chosen]
+    spec = replace(IMAGE, batch=4)
+    together = learn(chosen, labels, spec)
+    assert together.half.shape == (3, 16, 9)
+    for label in range(3):
+        members = [i for i in chosen if labels[i] == label]
+        alone = learn(members, torch.zeros(4, dtype=torch.long), spec)
+        torch.testing.assert_close(together.half[label], alone.half[0], atol=1e-5, rtol=0)
+
+
+def test_a_class_mask_does_not_depend_on_the_size_of_another(learn, planted):
+    """Mask 0 has three images; beside it, mask 1 has three, or nine: mask 0 must be the same."""
+    labels = planted.validation.labels
+    zeros, ones = torch.nonzero(labels == 0).flatten().tolist(), torch.nonzero(labels == 1).flatten().tolist()
+    found = []
+    for others in (3, 9):
+        index = torch.tensor([0] * 3 + [1] * others)
+        found.append(learn(zeros[:3] + ones[:others], index, replace(IMAGE, epochs=15)).half[0])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
+def test_one_mask_for_all_images(learn, planted_spec):
+    found = learn(list(range(12)), torch.zeros(12, dtype=torch.long), replace(IMAGE, batch=5, epochs=3))
+    assert found.half.shape == (1, 16, 9)
+    assert found.full().shape == (1, 16, 16)
+    assert all(rows.shape == (3, 1) for rows in found.history.values())
+    assert found.epochs.tolist() == [3]
+
+
+def test_masks_stay_in_the_unit_interval_and_symmetric(learn):
+    found = learn([0, 1, 2], torch.arange(3), replace(IMAGE, lr=0.3))
+    assert 0 <= found.half.min().item() <= found.half.max().item() <= 1
+    torch.testing.assert_close(half_plane(found.full()), found.half, atol=1e-5, rtol=0)
+
+
+def test_history_counts_shares(learn):
+    found = learn(list(range(10)), torch.zeros(10, dtype=torch.long), replace(IMAGE, epochs=5))
+    for name in ("l1_share", "kept", "guarded"):
+        assert 0 <= found.history[name].min().item() <= found.history[name].max().item() <= 1 + 1e-6
+    assert found.history["invariance"].min().item() >= 1 - 1e-6
+    assert found.history["l1_share"][-1].item() == pytest.approx(l1_share(found.half, 16).item())
+
+
+def test_same_seed_same_mask_and_the_order_of_images_follows_the_seed(learn):
+    args = (list(range(10)), torch.zeros(10, dtype=torch.long), replace(IMAGE, epochs=5))
+    first = learn(*args)
+    torch.manual_seed(12345)
+    before = torch.get_rng_state()
+    assert torch.equal(first.half, learn(*args).half)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first.half, learn(*args, seed=1).half)
+
+
+# ------------------------------------------------------------------------------------------ stopping and resuming
+
+STOPPING = replace(IMAGE, lr=0.1, epochs=120, patience=3, still=1e-3)
+
+
+def test_converged_masks_stop_while_others_go_on(learn):
+    count = 8
+    found = learn(list(range(count)), torch.arange(count), STOPPING)
+    ran = len(found.history["l1_share"])
+    assert ran == found.epochs.max().item()
+    assert found.epochs.min().item() < ran  # some stopped before others
+    for k in range(count):
+        stop = int(found.epochs[k])
+        shares = found.history["l1_share"][:, k]
+        if found.converged[k]:
+            assert bool((shares[stop - 1 :] == shares[stop - 1]).all())
+            last = shares[stop - STOPPING.patience - 1 : stop]
+            assert bool((last.diff().abs() < STOPPING.still).all())
+            cut_short = learn(list(range(count)), torch.arange(count), replace(STOPPING, epochs=stop))
+            assert torch.equal(found.half[k], cut_short.half[k])
+        else:
+            assert stop == STOPPING.epochs
+
+
+def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
+    """Without any penalty on being wrong to speak of, the mask empties and stands still, but keeps no accuracy."""
+    model = linear(torch.stack((torch.zeros(64), torch.ones(64) / 64)), torch.tensor([0.0, -0.01]))
+    images = torch.full((1, 1, 8, 8), 0.5)
+    spec = MaskSpec(penalty=50.0, lr=0.5, one_cycle=False, epochs=20, patience=2)
+    found = learn_masks(model, images, torch.tensor([1]), torch.tensor([0]), spec, seed=0, progress=False)
+    assert found.half.max().item() == 0
+    assert found.history["kept"][-1].item() == 0
+    assert not found.converged.item()
+    assert found.epochs.item() == 20
+
+
+@pytest.mark.parametrize("one_cycle", [True, False])
+@pytest.mark.parametrize("after", [1, 9])
+def test_resumed_masks_equal_uninterrupted_bit_for_bit(learn, memory_checkpoint, one_cycle, after):
+    args = (list(range(8)), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2]), replace(STOPPING, one_cycle=one_cycle, epochs=20))
+    whole = learn(*args)
+    checkpoint = memory_checkpoint(interrupt_after=after)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        learn(*args, checkpoint=checkpoint)
+    resumed = learn(*args, checkpoint=checkpoint)
+    assert checkpoint.saves == len(whole.history["kept"])
+    assert torch.equal(resumed.half, whole.half)
+    assert torch.equal(resumed.epochs, whole.epochs)
+    assert torch.equal(resumed.converged, whole.converged)
+    assert all(torch.equal(resumed.history[name], rows) for name, rows in whole.history.items())
+
+
+def test_resumed_after_some_have_stopped(learn, memory_checkpoint):
+    args = (list(range(8)), torch.arange(8), STOPPING)
+    whole = learn(*args)
+    first_stop = int(whole.epochs.min())
+    assert first_stop < int(whole.epochs.max())
+    checkpoint = memory_checkpoint(interrupt_after=first_stop)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        learn(*args, checkpoint=checkpoint)
+    resumed = learn(*args, checkpoint=checkpoint)
+    assert torch.equal(resumed.half, whole.half)
+    assert torch.equal(resumed.epochs, whole.epochs)
+
+
+def test_state_survives_the_stores_own_checkpoint(learn, tmp_path):
+    path = tmp_path / "state.part"
+    args = ([0, 1], torch.arange(2), replace(IMAGE, epochs=4))
+    whole = learn(*args, checkpoint=SavedState(path, torch.device("cpu"), interval=0))
+    resumed = learn(*args, checkpoint=SavedState(path, torch.device("cpu"), interval=0))
+    assert path.exists()  # a state that cannot be read would have been dropped
+    assert torch.equal(resumed.half, whole.half)
+
+
+# ------------------------------------------------------------------------------------------------ the planted truth
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_tones_are_recovered_and_distractors_dropped(seed):
+    spec = PlantedSpec(size=24, train=384, validation=96)
+    data = make_planted(spec, seed)
+    model = build(NetworkSpec("tiny_vgg", mean=CENTRE, std=0.14), seed)
+    schedule = TrainSpec(epochs=4, batch=32, lr=1e-2, crop=(1.0, 1.0), flip=False)
+    train(model, data.train, data.validation, schedule, seed=seed, progress=False)
+    images, labels = data.validation.pixels(), data.validation.labels
+    one = torch.zeros_like(labels)
+    mask = MaskSpec(lr=0.1, batch=24, epochs=30)
+    found = learn_masks(model, images, labels, one, mask, seed=seed, centre=CENTRE, progress=False)
+    full = found.full()[0]
+    tones, distractors = planted_tones(spec, seed)
+    truth, decoys = tone_mask(tones, spec.size), tone_mask(distractors, spec.size)
+    assert ((full * truth).sum() / full.sum()).item() >= 0.99  # precision
+    assert ((full * truth).amax(1) > 0.5).sum().item() >= 4  # at most one class may go by absence of the others
+    assert (full * decoys).max().item() < 0.01
+    with torch.no_grad():
+        accuracy = (model(apply_mask(images, found.half[0], CENTRE)).argmax(1) == labels).float().mean().item()
+    assert accuracy >= 0.99
+    assert found.history["guarded"][-1].item() == 0
+
+
+# --------------------------------------------------------------------------------------------- inputs, and traces
+
+
+def test_model_and_images_are_left_as_they_were(trained, planted, look):
+    trained(planted.validation.pixels(slice(4))).sum().backward()
+    trained.train()
+    trained.network[2].eval()
+    trained.network[0].weight.requires_grad_(False)
+    before = look(trained)
+    images, labels = planted.validation.pixels(slice(4)), planted.validation.labels[:4]
+    copy = images.clone()
+    spec = replace(IMAGE, epochs=2)
+    learn_masks(trained, images, labels, torch.arange(4), spec, seed=0, progress=False)
+    assert look(trained) == before
+    assert torch.equal(images, copy)
+
+
+def test_model_is_left_as_it_was_after_an_interruption(trained, planted, look, memory_checkpoint):
+    trained.train()
+    before = look(trained)
+    images, labels = planted.validation.pixels(slice(2)), planted.validation.labels[:2]
+    checkpoint = memory_checkpoint(interrupt_after=1)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        learn_masks(trained, images, labels, torch.arange(2), IMAGE, seed=0, checkpoint=checkpoint, progress=False)
+    assert look(trained) == before
+
+
+@pytest.fixture
+def inputs(trained, planted):
+    return {
+        "model": trained,
+        "images": planted.validation.pixels(slice(6)),
+        "labels": planted.validation.labels[:6],
+        "index": torch.arange(6),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.zeros(5, dtype=torch.long)}, "same length"),
+        ({"index": torch.zeros(7, dtype=torch.long)}, "same length"),
+        ({"index": torch.tensor([0, 0, 1, 1, 3, 3])}, "without gaps"),
+        ({"index": torch.tensor([1, 1, 1, 1, 1, 1])}, "without gaps"),
+        ({"index": torch.tensor([-1, 0, 0, 0, 1, 1])}, "0..K-1"),
+        ({"labels": torch.tensor([0, 1, 2, 3, 0, 1])}, "need 4 classes but the model has 3"),
+        ({"model": torch.nn.Conv2d(1, 3, 3)}, "must return logits"),
+        ({"images": torch.zeros(6, 3, 16, 16)}, "cannot take images"),
+        ({"images": torch.zeros(6, 16, 16)}, r"\(B, C, H, W\)"),
+        (
+            {"images": torch.zeros(0, 1, 16, 16), "labels": torch.zeros(0).long(), "index": torch.zeros(0).long()},
+            "image",
+        ),
+    ],
+    ids=[
+        "labels too short",
+        "index too long",
+        "gap",
+        "no mask 0",
+        "negative index",
+        "too few logits",
+        "feature maps",
+        "channels",
+        "no channels",
+        "no images",
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(inputs, change, message):
+    with pytest.raises(FmlibError, match=message):
+        learn_masks(**(inputs | change), spec=replace(IMAGE, epochs=1), seed=0, progress=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_bad_pixels_in_any_image_are_refused(inputs, value):
+    inputs["images"] = inputs["images"].clone()
+    inputs["images"][5, 0, 3, 3] = value
+    with pytest.raises(FmlibError, match="pixels"):
+        learn_masks(**inputs, spec=IMAGE, seed=0, progress=False)

@@ -1,0 +1,237 @@
+"""Training: it learns, it repeats, it resumes, and it stops where it must."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fmlib.config import AttackSpec, FmlibError, TrainSpec
+from fmlib.data import Split
+from fmlib.models import build
+from fmlib.runtime import generator, seeded
+from fmlib.store import SavedState
+from fmlib.training import REGIMES, Batch, correctness, train
+
+
+def weights_equal(first, second) -> bool:
+    first, second = first.state_dict(), second.state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def small(planted) -> Split:
+    """The first 96 training images: three batches of 32 an epoch."""
+    return Split(planted.train.images[:96], planted.train.labels[:96])
+
+
+@pytest.fixture
+def run(small, planted, tiny_network, quick_training):
+    """Train a fresh network on the small split: returns it and its history."""
+
+    def go(seed=0, weights=0, checkpoint=None, **changes):
+        model = build(tiny_network, seed=weights)
+        spec = replace(quick_training, **changes)
+        return model, train(model, small, planted.validation, spec, seed=seed, checkpoint=checkpoint, progress=False)
+
+    return go
+
+
+def test_planted_classes_are_learned_in_a_few_epochs(trained, trained_history, planted, quick_training):
+    assert len(trained_history) == quick_training.epochs
+    assert correctness(trained, planted.validation).float().mean().item() >= 0.99
+    assert trained_history[-1]["loss"] < trained_history[0]["loss"] / 10
+
+
+def test_history_has_losses_and_accuracies(trained_history):
+    for row in trained_history:
+        assert set(row) == {"loss", "accuracy", "validation_loss", "validation_accuracy"}
+        assert min(row["loss"], row["validation_loss"]) > 0
+        assert 0 <= row["accuracy"] <= 1
+        assert 0 <= row["validation_accuracy"] <= 1
+
+
+def test_epoch_of_least_validation_loss_is_kept(small, planted, tiny_network, quick_training):
+    """With every validation label wrong, learning raises the validation loss, so the last epoch is not the best."""
+    wrong = Split(planted.validation.images, (planted.validation.labels + 1) % 3)
+    model = build(tiny_network, seed=0)
+    history = train(model, small, wrong, quick_training, seed=0, progress=False)
+    losses = [row["validation_loss"] for row in history]
+    assert min(losses) < losses[-1]
+    with torch.no_grad():
+        kept = nn.functional.cross_entropy(model(wrong.pixels()), wrong.labels)
+    assert kept.item() == pytest.approx(min(losses), rel=1e-4)
+    assert not model.training
+
+
+@pytest.mark.parametrize("regime", sorted(REGIMES))
+def test_same_seed_same_network_and_another_seed_another(run, regime):
+    changes = {"regime": regime, "epochs": 1, "crop": (0.5, 1.0), "flip": True, "attack": AttackSpec(steps=2)}
+    (first, rows), (second, again), (other, _) = run(**changes), run(**changes), run(seed=1, **changes)
+    assert weights_equal(first, second)
+    assert rows == again
+    assert not weights_equal(first, other)
+
+
+def test_training_ignores_the_global_generator_and_leaves_it_alone(run):
+    networks = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        networks.append(run(regime="A", epochs=1, attack=AttackSpec(steps=2))[0])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert weights_equal(*networks)
+
+
+@pytest.mark.parametrize("regime", ["N", "A", "R"])
+@pytest.mark.parametrize("after", [1, 3])
+def test_resumed_training_equals_uninterrupted_bit_for_bit(run, memory_checkpoint, regime, after):
+    changes = {"regime": regime, "crop": (0.5, 1.0), "flip": True, "attack": AttackSpec(steps=2)}
+    whole, history = run(**changes)
+    checkpoint = memory_checkpoint(interrupt_after=after)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        run(checkpoint=checkpoint, **changes)
+    resumed, rows = run(checkpoint=checkpoint, weights=99, **changes)  # other first weights: they must not matter
+    assert checkpoint.saves == 4
+    assert weights_equal(resumed, whole)
+    assert rows == history
+
+
+def test_saving_does_not_change_the_result(run, memory_checkpoint):
+    assert weights_equal(run(checkpoint=memory_checkpoint())[0], run()[0])
+
+
+def test_state_survives_the_stores_own_checkpoint(run, tmp_path):
+    path = tmp_path / "state.part"
+    whole, history = run(checkpoint=SavedState(path, torch.device("cpu"), interval=0))
+    assert path.exists()
+    resumed, rows = run(checkpoint=SavedState(path, torch.device("cpu"), interval=0), weights=99)
+    assert path.exists()  # a state that cannot be read would have been dropped
+    assert weights_equal(resumed, whole)
+    assert rows == history
+
+
+def test_loss_that_is_not_finite_stops_the_run(planted, small):
+    """Two linear layers: after one step at this rate their product overflows."""
+    with seeded(0, "weights"):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Linear(8, 3))
+    spec = TrainSpec(epochs=3, batch=32, lr=1e30, crop=(1.0, 1.0))
+    with pytest.raises(FmlibError, match=r"not finite in epoch 1 of regime N"):
+        train(model, small, planted.validation, spec, seed=0, progress=False)
+
+
+def test_network_ruined_by_its_last_step_stops_the_run(planted, small):
+    """The training loss is finite before the only step; after it, the validation loss is not."""
+    with seeded(0, "weights"):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Linear(8, 3))
+    spec = TrainSpec(epochs=1, batch=96, lr=1e30, crop=(1.0, 1.0))
+    with pytest.raises(FmlibError, match="not finite"):
+        train(model, small, planted.validation, spec, seed=0, progress=False)
+
+
+def test_unknown_regime_is_named_with_the_choices(run):
+    with pytest.raises(FmlibError, match=r"'X'.*N, A, S, T, R"):
+        run(regime="X")
+
+
+def test_network_with_too_few_logits_is_refused_before_training(linear, planted, small, quick_training):
+    with pytest.raises(FmlibError, match="need 3 classes but the model has 2 logits"):
+        train(linear(torch.zeros(2, 256)), small, planted.validation, quick_training, seed=0, progress=False)
+
+
+def test_a_batch_larger_than_the_data_is_one_step_an_epoch(run):
+    _, history = run(batch=1000, epochs=2)
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize(("epochs", "batch", "warmup"), [(10, 96, 0.1), (1, 96, 0.1), (5, 48, 0.1), (2, 96, 0.5)])
+def test_any_number_of_steps_can_be_scheduled(run, epochs, batch, warmup):
+    """Among them the one whose warm-up is exactly one step long."""
+    _, history = run(epochs=epochs, batch=batch, warmup=warmup)
+    assert len(history) == epochs
+
+
+# ----------------------------------------------------------------------------------------------------- regimes
+
+
+def batch_of(model, split, spec, step=0) -> Batch:
+    return Batch(split.pixels(), split.labels, model, spec, generator(0, "regime"), 0, step)
+
+
+@pytest.mark.parametrize("regime", sorted(REGIMES))
+def test_regimes_return_pixels_of_the_same_shape(trained, small, regime):
+    images = REGIMES[regime](batch_of(trained, small, TrainSpec(regime)))
+    assert images.shape == small.images.shape
+    assert 0 <= images.min().item() <= images.max().item() <= 1 + 1e-6
+    assert not torch.allclose(images, small.pixels(), atol=0.01)
+
+
+def test_plain_regime_without_crop_and_flip_leaves_the_images(trained, small, quick_training):
+    torch.testing.assert_close(
+        REGIMES["N"](batch_of(trained, small, quick_training)), small.pixels(), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("regime", ["S", "T", "R"])
+def test_other_regimes_move_the_images_even_without_crop_and_flip(trained, small, quick_training, regime):
+    images = REGIMES[regime](batch_of(trained, small, quick_training))
+    moved = (images - small.pixels()).abs().amax((1, 2, 3)) > 0.05
+    assert moved.float().mean().item() > 0.9
+
+
+def test_adversarial_regime_stays_in_the_ball_around_the_plain_one_and_hurts(trained, small, look):
+    spec = TrainSpec("A", attack=AttackSpec(0.1, 0.02, 10), flip=True, crop=(0.5, 1.0))
+    before = look(trained)
+    attacked = REGIMES["A"](batch_of(trained, small, spec))
+    plain = REGIMES["N"](batch_of(trained, small, spec))
+    assert (attacked - plain).abs().max().item() <= 0.1 + 1e-6
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy
+        assert loss(trained(attacked), small.labels).item() > loss(trained(plain), small.labels).item()
+    assert look(trained) == before
+
+
+def test_attacks_of_different_steps_start_apart(trained, small):
+    spec = TrainSpec("A", crop=(1.0, 1.0), flip=False, attack=AttackSpec(steps=1))
+    first, second = (REGIMES["A"](batch_of(trained, small, spec, step)) for step in (0, 1))
+    assert not torch.equal(first, second)
+
+
+# ------------------------------------------------------------------------------------------------- correctness
+
+
+def test_correctness_is_the_argmax_rule_in_any_batch_size(trained, planted, look):
+    trained.train()
+    before = look(trained)
+    split = planted.validation
+    right = correctness(trained, split, batch=7)
+    assert torch.equal(right, correctness(trained, split, batch=1000))
+    assert look(trained) == before
+    with torch.no_grad():
+        assert torch.equal(right, trained.eval()(split.pixels()).argmax(1) == split.labels)
+
+
+def test_correctness_sees_the_transformed_images(trained, planted):
+    split = planted.validation
+    plain = correctness(trained, split)
+    assert torch.equal(correctness(trained, split, transform=lambda images: images), plain)
+    blank = correctness(trained, split, transform=lambda images: torch.full_like(images, 0.5))
+    assert blank.float().mean().item() == pytest.approx(1 / 3)  # one answer for all images, and balanced classes
+
+
+def test_attack_comes_before_the_transform_and_lowers_accuracy(trained, planted):
+    split, attack = planted.validation, AttackSpec(0.1, 0.02, 10)
+    seen = []
+    attacked = correctness(trained, split, transform=lambda x: seen.append(x) or x, attack=attack)
+    assert attacked.float().mean().item() < 0.5 < correctness(trained, split).float().mean().item()
+    change = (torch.cat(seen) - split.pixels()).abs()
+    assert 0.02 < change.max().item() <= 0.1 + 1e-6
+    assert torch.equal(attacked, correctness(trained, split, attack=attack))
+
+
+def test_correctness_wants_no_gradients(trained, planted):
+    right = correctness(trained, planted.validation)
+    assert right.dtype == torch.bool
+    assert right.shape == (len(planted.validation),)
