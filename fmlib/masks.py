@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,10 @@ from fmlib.spectra import filter_spectrum, full_plane, l1_share
 
 def guarded_exp_square(difference: Tensor, guard: float) -> Tensor:
     """g(d) = exp(d^2) up to |d| = guard, and its tangent beyond (see the module's docstring). Same shape as d."""
-    size = difference.abs()
-    inside = torch.exp(size.clamp_max(guard) ** 2)
-    slope = 2 * guard * math.exp(guard**2)
-    return inside + slope * (size - guard).clamp_min(0)
+    size, top = difference.abs(), math.exp(guard**2)
+    inside = size <= guard
+    tangent = top + 2 * guard * top * (size - guard)
+    return torch.where(inside, torch.exp(torch.where(inside, size, 0) ** 2), tangent)
 
 
 @dataclass
@@ -78,113 +79,153 @@ def learn_masks(
     images: pixels (N, C, H, W) in [0, 1]; labels: (N,) targets (for image masks the network's own predictions);
     index: (N,) in 0..K-1, every mask with at least one image; centre: gray level about which the filter acts, the
     mean that the network subtracts (see spectra.apply_mask). Each step takes `spec.batch` images of every
-    unfinished mask, without replacement within an epoch. A mask stops once, `spec.patience` epochs in a row, its
+    unfinished mask; an epoch has as many steps as show the largest mask each of its images once, so that masks of fewer
+    images see theirs more often. A mask stops once, `spec.patience` epochs in a row, its
     L1 share moved less than `spec.still` while it kept at least `spec.keep` of the unmasked accuracy.
     Each mask's order of images follows from (seed, mask, epoch). Losses are averaged over a mask's images and
     summed over masks. Raises `FmlibError` for inputs that do not fit, and for values that are not finite.
     """
-    count, device = int(index.max()) + 1, images.device
+    require(len(images) > 0, "there are no images to learn a mask from")
     require(len(images) == len(labels) == len(index), "images, labels and index must have the same length")
-    members = [torch.nonzero(index == k).flatten() for k in range(count)]
-    require(all(len(m) for m in members), "every mask needs at least one image: number the masks 0..K-1 without gaps")
     check_classifier(model, images, int(labels.max()) + 1)
-    require(bool(torch.isfinite(images).all()), "the images hold NaN or infinite pixels: repair or drop them")
+    members = [torch.nonzero(index == k).flatten() for k in range(int(index.max()) + 1)]
+    require(
+        int(index.min()) >= 0 and all(len(m) for m in members),
+        "every mask needs at least one image: number the masks 0..K-1 without gaps",
+    )
 
-    size = images.shape[-2:]
-    spectrum = torch.fft.rfft2(images - centre)
     reference, right = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
     unmasked = torch.stack([right[m].float().mean() for m in members])
+    problem = _Problem(model, torch.fft.rfft2(images - centre), images.shape[-2:], centre, labels, reference, spec)
     batch = min(spec.batch, max(map(len, members)))
     steps = math.ceil(max(map(len, members)) / batch)
-
-    masks = torch.ones(count, size[0], size[1] // 2 + 1, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([masks], lr=spec.lr, betas=(0.9, spec.memory))
-    schedule = None
-    if spec.one_cycle:
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=spec.lr, total_steps=spec.epochs * steps)
-    names = ("invariance", "l1_share", "kept", "guarded")
-    history: dict[str, list[Tensor]] = {name: [] for name in names}
-    still = torch.zeros(count, dtype=torch.long, device=device)
-    epochs = torch.zeros(count, dtype=torch.long, device=device)
-    start = 0
+    fit = _Fit(problem, len(members), steps)
     state = checkpoint.load() if checkpoint else None
     if state:
-        masks.data.copy_(state["masks"])
-        optimizer.load_state_dict(state["optimizer"])
-        if schedule:
-            schedule.load_state_dict(state["schedule"])
-        history, still, epochs, start = state["history"], state["still"], state["epochs"], state["epoch"]
+        fit.restore(state)
 
-    bar = tqdm(range(start, spec.epochs), desc=f"{count} mask{'s' * (count > 1)}", unit="epoch", disable=not progress)
+    title = f"{len(members)} mask{'s' * (len(members) > 1)}"
+    bar = tqdm(range(fit.epoch, spec.epochs), desc=title, unit="epoch", disable=not progress)
     with frozen(model):
         for epoch in bar:
-            active = torch.nonzero(still < spec.patience).flatten()
+            active = fit.active()
             if len(active) == 0:
                 break
-            order = torch.stack([_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()]).to(device)
-            before = l1_share(masks.detach(), size[1])
-            totals = {name: torch.zeros(count, device=device) for name in names}
-            for step in range(steps):
-                chosen = order[:, step * batch : (step + 1) * batch]  # (A, batch), one row a mask
-                flat, owner = chosen.flatten(), active.repeat_interleave(batch)
-                filtered = centre + filter_spectrum(spectrum[flat], masks[owner], size)
-                with mixed_precision(device):
-                    logits = model(filtered.contiguous(memory_format=torch.channels_last)).float()
-                difference = cross_entropy(logits, labels[flat], reduction="none") - reference[flat]
-                cost = guarded_exp_square(difference, spec.guard).view(len(active), batch).mean(1)
-                objective = cost.sum() + spec.penalty * l1_share(masks[active], size[1]).sum()
-                optimizer.zero_grad()
-                objective.backward()
-                finished = masks.detach().clone() if len(active) < count else None
-                optimizer.step()
-                if schedule:
-                    schedule.step()
-                with torch.no_grad():
-                    masks.clamp_(0, 1)
-                    if finished is not None:  # Adam's momentum must not move a mask that has stopped
-                        masks.copy_(torch.where((still < spec.patience)[:, None, None], masks, finished))
-                totals["invariance"][active] += cost.detach() / steps
-                beyond = (difference.detach().abs() > spec.guard).float().view(len(active), batch).mean(1)
-                totals["guarded"][active] += beyond / steps
-                hits = (logits.argmax(1) == labels[flat]).float().view(len(active), batch).mean(1)
-                totals["kept"][active] += hits / steps
-            share = l1_share(masks.detach(), size[1])
-            if not bool(torch.isfinite(totals["invariance"]).all() and torch.isfinite(share).all()):
-                raise FmlibError(
-                    f"the mask objective is not finite in epoch {epoch + 1}: lower the learning rate or the guard"
-                )
-            totals["l1_share"] = share
-            for name in names:
-                history[name].append(totals[name].cpu())
-            calm = ((share - before).abs() < spec.still) & (totals["kept"] >= spec.keep * unmasked)
-            running = still < spec.patience
-            epochs += running
-            still = torch.where(running, torch.where(calm, still + 1, 0), still)
-            bar.set_postfix(
-                l1=f"{float(share.mean()):.4f}",
-                cost=f"{float(totals['invariance'][active].mean()):.4f}",
-                kept=f"{float(totals['kept'][active].mean()):.3f}",
-                left=int((still < spec.patience).sum()),
-            )
+            orders = [_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()]
+            fit.run_epoch(torch.stack(orders), active, steps, spec.keep * unmasked)
+            last = {name: float(rows[-1].mean()) for name, rows in fit.history.items()}
+            bar.set_postfix({name: f"{value:.4f}" for name, value in last.items()}, left=len(fit.active()))
             if checkpoint and checkpoint.due():
-                checkpoint.save(
-                    {
-                        "masks": masks.detach(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict() if schedule else None,
-                        "history": history,
-                        "still": still,
-                        "epochs": epochs,
-                        "epoch": epoch + 1,
-                    }
-                )
+                checkpoint.save(fit.state())
     return Masks(
-        half=masks.detach(),
-        width=size[1],
-        converged=still >= spec.patience,
-        epochs=epochs,
-        history={name: torch.stack(rows) for name, rows in history.items()},
+        half=fit.masks.detach(),
+        width=images.shape[-1],
+        converged=fit.still >= spec.patience,
+        epochs=fit.epochs,
+        history={name: torch.stack(rows) for name, rows in fit.history.items()},
     )
+
+
+@dataclass
+class _Problem:
+    """What stays fixed while masks are learned."""
+
+    model: nn.Module
+    spectrum: Tensor  # (N, C, H, W // 2 + 1), of images - centre
+    size: torch.Size  # (H, W)
+    centre: float
+    labels: Tensor  # (N,)
+    reference: Tensor  # (N,), losses of the unmasked images
+    spec: MaskSpec
+
+    def cost(self, masks: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """g(d) of the chosen images (A, B) behind their masks (A, H, Wh); whether right; whether beyond the guard."""
+        flat = chosen.flatten()
+        filtered = filter_spectrum(self.spectrum[flat], masks.repeat_interleave(chosen.shape[1], 0), self.size)
+        with mixed_precision(flat.device):
+            logits = self.model((self.centre + filtered).contiguous(memory_format=torch.channels_last)).float()
+        difference = cross_entropy(logits, self.labels[flat], reduction="none") - self.reference[flat]
+        cost = guarded_exp_square(difference, self.spec.guard)
+        right, beyond = logits.argmax(1) == self.labels[flat], difference.detach().abs() > self.spec.guard
+        return cost.view(chosen.shape), right.view(chosen.shape), beyond.view(chosen.shape)
+
+
+class _Fit:
+    """What changes while masks are learned, saved and restored as a whole."""
+
+    def __init__(self, problem: _Problem, count: int, steps: int) -> None:
+        spec, device = problem.spec, problem.labels.device
+        height, width = problem.size
+        self.problem = problem
+        self.masks = torch.ones(count, height, width // 2 + 1, device=device, requires_grad=True)
+        self.optimizer = torch.optim.Adam([self.masks], lr=spec.lr, betas=(0.9, spec.memory))
+        cycle, total = torch.optim.lr_scheduler.OneCycleLR, spec.epochs * steps
+        self.schedule = cycle(self.optimizer, max_lr=spec.lr, total_steps=total) if spec.one_cycle else None
+        self.still = torch.zeros(count, dtype=torch.long, device=device)  # still epochs in a row
+        self.epochs = torch.zeros(count, dtype=torch.long, device=device)
+        self.epoch = 0
+        self.history: dict[str, list[Tensor]] = {"invariance": [], "l1_share": [], "kept": [], "guarded": []}
+
+    def active(self) -> Tensor:
+        """Numbers of the masks that still move."""
+        return torch.nonzero(self.still < self.problem.spec.patience).flatten()
+
+    def run_epoch(self, orders: Tensor, active: Tensor, steps: int, wanted: Tensor) -> None:
+        """One epoch of the active masks; orders: (A, images), a row each; wanted: (K,) accuracy that they must keep."""
+        width = self.problem.size[1]
+        before = l1_share(self.masks.detach(), width)
+        totals = {name: torch.zeros(len(self.masks), device=before.device) for name in self.history}
+        for chosen in orders.chunk(steps, 1):
+            cost, right, beyond = self.problem.cost(self.masks[active], chosen)  # (A, B) each
+            penalty = self.problem.spec.penalty * l1_share(self.masks[active], width)
+            self._move((cost.mean(1) + penalty).sum(), active)
+            for name, value in (("invariance", cost.detach()), ("kept", right), ("guarded", beyond)):
+                totals[name][active] += value.float().mean(1) / steps
+        totals["l1_share"] = share = l1_share(self.masks.detach(), width)
+        self.epoch += 1
+        memory = self.optimizer.state[self.masks]["exp_avg_sq"]  # infinite after one overflow: the mask would stick
+        if not all(bool(torch.isfinite(values).all()) for values in (totals["invariance"], share, memory)):
+            raise FmlibError(
+                f"the mask objective is not finite in epoch {self.epoch}: lower the learning rate or guard"
+            )
+        for name, rows in self.history.items():
+            rows.append(totals[name].cpu())
+        calm = ((share - before).abs() < self.problem.spec.still) & (totals["kept"] >= wanted)
+        self.epochs[active] += 1
+        self.still[active] = torch.where(calm, self.still + 1, 0)[active]
+
+    def _move(self, objective: Tensor, active: Tensor) -> None:
+        """One step of Adam, clamped to [0, 1]; its momentum must not move a mask that has stopped."""
+        self.optimizer.zero_grad()
+        objective.backward()
+        before = self.masks.detach().clone()
+        self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        with torch.no_grad():
+            before[active] = self.masks[active].clamp(0, 1)
+            self.masks.copy_(before)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed fit needs."""
+        return {
+            "masks": self.masks.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else None,
+            "still": self.still,
+            "epochs": self.epochs,
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.masks.data.copy_(state["masks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        self.still, self.epochs, self.epoch = state["still"], state["epochs"], state["epoch"]
+        self.history = state["history"]
 
 
 def _order(members: Tensor, length: int, seed: int, mask: int, epoch: int) -> Tensor:

@@ -174,7 +174,10 @@ def test_profile_trains_each_regime_alike():
 def test_paper_profile_has_the_papers_numbers():
     paper = profile("paper")
     assert (paper.train.epochs, paper.train.batch, paper.train.lr, paper.train.warmup) == (50, 128, 1e-3, 0.1)
-    assert (paper.mask.penalty, paper.mask.epochs, paper.mask.patience) == (0.2, 100, 7)
+    single = paper.single_mask  # the authors' way
+    assert (single.penalty, single.lr, single.batch, single.epochs, single.patience) == (0.2, 1e-3, 1, 100, 7)
+    assert single.one_cycle
+    assert paper.mask.penalty == single.penalty
     assert (paper.network.mean, paper.network.std) == (0.449, 0.226)
     assert paper.data == PhotoSpec("imagenette", "paper-text", 128, 1)
     attack = paper.train.attack

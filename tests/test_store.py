@@ -455,7 +455,7 @@ def killed(tmp_path_factory):
         [sys.executable, str(root / "script.py"), str(root)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         cwd=repository,
         env={**os.environ, "PYTHONPATH": str(repository)},
     )

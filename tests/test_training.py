@@ -75,6 +75,17 @@ def test_same_seed_same_network_and_another_seed_another(run, regime):
     assert not weights_equal(first, other)
 
 
+def test_every_epoch_shows_every_image_once_in_another_order(run, small, monkeypatch):
+    seen = []
+    monkeypatch.setitem(REGIMES, "N", lambda batch: seen.append(batch.images) or batch.images)
+    run(epochs=3)
+    pixels = small.pixels()
+    epochs = [torch.cat(seen[start : start + 3]) for start in (0, 3, 6)]  # three batches an epoch
+    orders = [torch.cdist(epoch.flatten(1), pixels.flatten(1)).argmin(1).tolist() for epoch in epochs]
+    assert all(sorted(order) == list(range(len(small))) for order in orders)
+    assert len({tuple(order) for order in (*orders, range(len(small)))}) == 4
+
+
 def test_training_ignores_the_global_generator_and_leaves_it_alone(run):
     networks = []
     for state in (1, 2):
