@@ -146,7 +146,8 @@ def build(results: Results) -> Path:
 
 def render(place: Path) -> None:
     """Build the HTML of `place/book` into `place/_build/html`; a warning is an error."""
-    words = [sys.executable, "-m", "jupyter_book", "build", "-W", "--keep-going", "--all", str(place / "book")]
+    command = str(Path(sys.executable).with_name("jupyter-book"))
+    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book")]
     words += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

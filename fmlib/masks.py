@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fmlib.config import FmlibError, MaskSpec, require
 from fmlib.models import check_classifier, evaluate

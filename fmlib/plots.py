@@ -5,15 +5,17 @@ Colours are those of Okabe and Ito, told apart by colour-blind readers; masks ar
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from torch import from_numpy
 
 from fmlib.spectra import angular_energy, radial_energy
@@ -29,8 +31,22 @@ TITLES = {
 STYLE: Any = {
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "legend.fontsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "figure.dpi": 110, "savefig.dpi": 110,
 }  # fmt: skip
+
+
+class Picture(Figure):
+    """A figure that every notebook shows by itself, as a PNG."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        return buffer.getvalue()
+
+
+def _canvas(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Picture, Any]:
+    """A picture of `size` inches and its axes."""
+    figure = Picture(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _stems(axes: Axes, positions: np.ndarray, heights: np.ndarray, colour: str, floor: float) -> None:
@@ -42,15 +58,15 @@ def _stems(axes: Axes, positions: np.ndarray, heights: np.ndarray, colour: str, 
     axes.plot(positions[shown], heights[shown], "o", color=colour, markersize=4, clip_on=False, zorder=3)
 
 
-def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> Figure:
+def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> Picture:
     """Figure 1: a sine and what four activations make of it, wave (left) and amplitude spectrum (right, log scale).
 
     `arrays` is what `harmonics.waveforms` returns. Harmonics smaller than `floor` are not drawn.
     Panels in the paper's order: A sin, B softplus, C tanh, D ReLU, E hardtanh.
     """
     names = ("identity", "softplus", "tanh", "relu", "hardtanh")
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(5, 2, figsize=(7, 7.2), sharex="col", width_ratios=(1, 1.5), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _canvas((7, 7.2), 5, 2, sharex="col", width_ratios=(1, 1.5))
         for letter, name, (wave, spectrum) in zip("ABCDE", names, grid, strict=True):
             wave.plot(arrays["time"], arrays["input"], color=GRAY, linewidth=1, linestyle=(0, (3, 2)))
             wave.plot(arrays["time"], arrays[f"wave_{name}"], color=BLUE, linewidth=2)
@@ -68,7 +84,7 @@ def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> F
     return figure
 
 
-def figure_series(table: pd.DataFrame) -> Figure:
+def figure_series(table: pd.DataFrame) -> Picture:
     """Measured against exact amplitudes (left) and the largest error of each activation (right), both on log scales.
 
     `table` holds the rows of `harmonics.table`; activations without a series, and amplitudes below 1e-8, are left out.
@@ -76,8 +92,8 @@ def figure_series(table: pd.DataFrame) -> Figure:
     known = table.dropna(subset=["exact"]).astype({"exact": float, "error": float})
     worst = known.groupby("activation")["error"].max().sort_values()
     colours = [VERMILION if name in KINKED else BLUE for name in worst.index]
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = _canvas((7, 3.4), 1, 2)
         left.plot((3e-8, 2), (3e-8, 2), color=GRAY, linewidth=1)
         for label, colour, marker in (("smooth", BLUE, "o"), ("with a kink", VERMILION, "s")):
             rows = known[known["activation"].isin(KINKED) == (marker == "s")].query("exact > 1e-8")
@@ -95,7 +111,7 @@ def figure_series(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Figure:
+def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Picture:
     """Amplitudes of the products of two tones, up to third order, one panel for each activation.
 
     `table` holds the rows of `harmonics.intermodulation_table`. Rings mark exact amplitudes; those below `floor` are
@@ -104,9 +120,9 @@ def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Figure:
     kinds = {"input tone": ORANGE, "harmonic": BLUE, "intermodulation": VERMILION, "mean": GRAY}
     named = {"DC": "mean", "w1": "input tone", "w2": "input tone"}
     names = list(dict.fromkeys(table["activation"]))
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (7, 1.35 * len(names) + 1)
-        figure, grid = plt.subplots(len(names), 1, figsize=size, sharex=True, layout="constrained")
+        figure, grid = _canvas(size, len(names), 1, sharex=True)
         for name, axes in zip(names, grid, strict=True):
             rows = table[table["activation"] == name]
             kind = [named.get(p, "intermodulation" if "w1" in p and "w2" in p else "harmonic") for p in rows["product"]]
@@ -121,8 +137,8 @@ def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Figure:
         labels = ticks["product"].str.replace(r"w(\d)", r"$w_\1$", regex=True).str.replace("-", "\N{MINUS SIGN}")
         grid[-1].set_xticks(ticks["frequency"], labels, rotation=90)
         grid[len(names) // 2].set_ylabel("amplitude")
-        handles = [plt.Line2D([], [], color=c, marker="o", markersize=4, label=k) for k, c in kinds.items()]
-        handles.append(plt.Line2D([], [], color="black", marker="o", mfc="none", markersize=9, ls="", label="exact"))
+        handles = [Line2D([], [], color=c, marker="o", markersize=4, label=k) for k, c in kinds.items()]
+        handles.append(Line2D([], [], color="black", marker="o", mfc="none", markersize=9, ls="", label="exact"))
         figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, handletextpad=0.4)
     return figure
 
@@ -144,13 +160,13 @@ def _centred(plane: np.ndarray) -> np.ndarray:
     return np.fft.fftshift(plane, axes=(-2, -1))
 
 
-def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Figure:
+def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Picture:
     """Figure 2: an image, its spectrum, the mask, the masked spectrum and the filtered image that the network sees."""
     image, mask, filtered = arrays["image"], arrays["mask"], arrays["filtered"]
     spectrum = np.log1p(np.abs(np.fft.fft2(image - image.mean())))
     limits = {"vmin": 0, "vmax": spectrum.max(), "cmap": "magma"}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 5, figsize=(7.4, 1.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas((7.4, 1.9), 1, 5)
         _show(axes[0], image, "$x$", vmin=0, vmax=1)
         _show(axes[1], _centred(spectrum), r"$|\mathcal{F}x|$", **limits)
         _show(axes[2], _centred(mask), "$M$", vmin=0, vmax=1, cmap="viridis")
@@ -162,14 +178,14 @@ def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def figure_masks(masks: Mapping[str, np.ndarray]) -> Figure:
+def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 3: the dataset mask of each regime (first repetition), and its difference from the plain network's.
 
     masks: regime -> (repetitions, H, W). Differences are centred at 0, as the paper does, and drawn within +-1.
     """
     names = [name for name in REGIMES if name in masks]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(2, len(names), figsize=(7.4, 3.3), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _canvas((7.4, 3.3), 2, len(names))
         for column, name in enumerate(names):
             mask = masks[name][0]
             top = _show(grid[0, column], _centred(mask), f"{name}  {REGIMES[name]}", vmin=0, vmax=1, cmap="viridis")
@@ -184,16 +200,14 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def figure_energies(masks: Mapping[str, np.ndarray]) -> Figure:
+def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 4: radial (left) and angular (right) energy of each regime's mask minus the plain network's, 64 bands.
 
     Thin lines: networks of the same seed, paired; thick line: their mean. Dotted: a third of the corner radius.
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            len(names), 2, figsize=(7.4, 6.4), sharex="col", sharey="col", layout="constrained", squeeze=False
-        )
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _canvas((7.4, 6.4), len(names), 2, sharex="col", sharey="col", squeeze=False)
         for energy, axes in ((radial_energy, grid[:, 0]), (angular_energy, grid[:, 1])):
             base = energy(from_numpy(masks["N"])).numpy()
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]
@@ -213,13 +227,13 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def figure_history(history: pd.DataFrame) -> Figure:
+def figure_history(history: pd.DataFrame) -> Picture:
     """How the plain network's masks settle: L1 share (left) and invariance cost (right) by epoch, for each fit."""
     rows = history[(history["regime"] == "N") & (history["repetition"] == 0)]
     labels = {"plain": "batches", "order": "other order", "half": "half the images", "single": "one image a step"}
     colours = dict(zip(labels, (BLUE, VERMILION, GREEN, ORANGE), strict=True))
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 2.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = _canvas((7.4, 2.9), 1, 2)
         for variant, label in labels.items():
             part = rows[rows["variant"] == variant]
             left.plot(part["epoch"], part["l1_share"], color=colours[variant], label=label)
@@ -230,7 +244,7 @@ def figure_history(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -> Figure:
+def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -> Picture:
     """The plain network's mask beside masks that should agree with it, each with its correlation."""
     shown = {
         "fitted once": masks["N"][0],
@@ -241,19 +255,19 @@ def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -
     }
     found = stability[stability["regime"] == "N"].set_index("pair")["correlation"]
     values = dict(zip(list(shown)[1:], found[["order", "half", "single", "network"]], strict=True))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 5, figsize=(7.4, 1.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas((7.4, 1.9), 1, 5)
         for one, (name, mask) in zip(axes, shown.items(), strict=True):
             _show(one, _centred(mask), name, vmin=0, vmax=1, cmap="viridis")
             one.set_xlabel(f"r = {values[name]:.2f}" if name in values else "reference")
     return figure
 
 
-def figure_planted(arrays: Mapping[str, np.ndarray]) -> Figure:
+def figure_planted(arrays: Mapping[str, np.ndarray]) -> Picture:
     """A planted image, the frequencies it was made of, and the mask that was learned."""
     tones, distractors = arrays["tones"], arrays["distractors"]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(7.4, 2.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas((7.4, 2.9), 1, 3)
         _show(axes[0], arrays["image"], "an image", vmin=0, vmax=1)
         _show(axes[1], np.ones_like(tones), "what was planted", vmin=0, vmax=1)
         for plane, colour, marker, label in (
@@ -269,11 +283,11 @@ def figure_planted(arrays: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Figure:
+def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Picture:
     """Accuracy of each regime as it stands, behind its mask and under the attack; rates: kind -> regime -> percent."""
     colours = {"standard": BLUE, "masked": GREEN, "attacked": VERMILION}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas((7.4, 2.6))
         for offset, (kind, values) in enumerate(rates.items()):
             places = np.arange(len(values)) + 0.27 * (offset - 1)
             bars = axes.bar(places, list(values.values()), 0.25, color=colours[kind], label=kind)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fmlib.attacks import pgd
 from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
