@@ -331,6 +331,18 @@ CLAIMS: list[Claim] = [
         tolerance="S's share below a third of the radius exceeds N's in every repetition (partly: on average)",
     ),
     Claim(
+        id="F4.T.low_shift",
+        source=f"{PAPER}, section 3",
+        statement="Translation augmentation damps high frequencies, as the argument for one layer suggests.",
+        published=None,
+        unit="share of energy",
+        chapter="dataset_masks",
+        measure=_contrast("low_share", "T"),
+        reproduced=lambda m: m.low > 0,
+        partly=lambda m: m.value > 0,
+        tolerance="T's share below a third of the radius exceeds N's in every repetition (partly: on average)",
+    ),
+    Claim(
         id="F4.R.low_shift",
         source=f"{PAPER}, Figure 4",
         statement="Rotation augmentation moves the mask's energy towards high frequencies.",

@@ -247,7 +247,9 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         full = full_plane(half, width)
         masks[regime, number, variant] = full
         label = {"regime": regime, "repetition": number, "variant": variant}
+        settled = artifact.arrays["l1_share"]
         last = {name: float(artifact.arrays[name][-1]) for name in ("invariance", "guarded")}
+        last["last_change"] = float(abs(settled[-1] - settled[-2]))
         shape = {
             "l1_share": float(l1_share(half, width)),
             "low_share": float(low_share(full)),

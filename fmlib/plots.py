@@ -181,7 +181,7 @@ def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Picture:
 def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 3: the dataset mask of each regime (first repetition), and its difference from the plain network's.
 
-    masks: regime -> (repetitions, H, W). Differences are centred at 0, as the paper does, and drawn within +-1.
+    masks: regime -> (repetitions, H, W).
     """
     names = [name for name in REGIMES if name in masks]
     with matplotlib.rc_context(STYLE):
@@ -192,8 +192,7 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
             if name == "N":
                 grid[1, 0].set_axis_off()
                 continue
-            change = mask - masks["N"][0]
-            picture = _centred(change - change.mean())
+            picture = _centred(mask - masks["N"][0])
             low = _show(grid[1, column], picture, f"{name} \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
         figure.colorbar(top, ax=grid[0], label="mask", ticks=(0, 0.5, 1), pad=0.01)
         figure.colorbar(low, ax=grid[1], label="difference", ticks=(-1, 0, 1), pad=0.01)
@@ -220,7 +219,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
                 one.set_title(f"{name} \N{MINUS SIGN} N  ({REGIMES[name]})", loc="left")
         for one in grid[:, 0]:
             one.axvline(1 / 3, color=VERMILION, linewidth=1, linestyle=":")
-        grid[0, 0].annotate("1/3", (1 / 3, 1), xycoords=("data", "axes fraction"), color=VERMILION, ha="left", va="top")
+        grid[0, 0].annotate("  1/3", (1 / 3, 1), xycoords=("data", "axes fraction"), color=VERMILION, va="top")
         grid[-1, 0].set(xlabel="radius / corner radius", xlim=(0, 1))
         grid[-1, 1].set(xlabel="direction (degrees)", xlim=(0, 360), xticks=range(0, 361, 90))
         figure.supylabel("difference of band energy", fontsize=10)
