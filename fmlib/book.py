@@ -67,7 +67,13 @@ def execute(path: Path, parameters: dict[str, str]) -> NotebookNode:
     )
     try:
         done = papermill.execute_notebook(
-            notebook, None, parameters, kernel_name="python3", progress_bar=False, cwd=str(path.parent)
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(path.parent),
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         raise FmlibError(f"{path.name} fails: {error.ename}: {error.evalue}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Code
+from IPython.display import HTML, Code
 
 from fmlib import experiments
 from fmlib.config import profile as named_profile
@@ -62,35 +62,58 @@ def glue(**values: Any) -> None:
         _glue(name, value, display=False)
 
 
+def scientific(value: float) -> str:
+    """One digit times a power of ten, such as 2 x 10^-7 with a raised exponent."""
+    digit, exponent = f"{value:.0e}".split("e")
+    raised = str(int(exponent)).translate(
+        str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+    )
+    return f"{digit} \N{MULTIPLICATION SIGN} 10{raised}"
+
+
+def number(value: float, unit: str) -> str:
+    """A claim's number as it should read: one decimal for percent and points, three for others, tiny ones in powers."""
+    if 0 < abs(value) < 5e-4:
+        return scientific(value)
+    text = f"{value:.1f}" if unit in ("%", "points") else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _readable(row: dict[str, Any]) -> dict[str, str]:
+    low, high = number(row["low"], row["unit"]), number(row["high"], row["unit"])
+    return {
+        "value": number(row["value"], row["unit"]),
+        "interval": f"{low} to {high}",
+        "published": "none" if row["published"] is None else f"{row['published']:g}",
+        "n": f"{row['n']:,}",
+        "verdict": row["verdict"],
+    }
+
+
 def glue_claims(results: Results) -> None:
     """Name every claim's numbers for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`."""
     for row in results.claims():
-        digits = 1 if row["unit"] in ("%", "points") else 3
-        glue(
-            **{
-                row["id"]: f"{row['value']:.{digits}f}",
-                f"{row['id']}.interval": f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
-                f"{row['id']}.published": "none" if row["published"] is None else f"{row['published']:g}",
-                f"{row['id']}.n": f"{row['n']:,}",
-                f"{row['id']}.verdict": row["verdict"],
-            }
-        )
+        glue(**{row["id"] if name == "value" else f"{row['id']}.{name}": text for name, text in _readable(row).items()})
 
 
-def claims_table(results: Results, chapter: str) -> pd.DataFrame:
-    """The claims of one chapter as a table: statement, published and own value, interval, n, verdict."""
+def claims_table(results: Results, chapter: str) -> HTML:
+    """The claims of one chapter: statement, tolerance, published and own value with interval, n, verdict."""
     rows = [row for row in results.claims() if row["chapter"] == chapter]
-    return pd.DataFrame(
+    read = [_readable(row) for row in rows]
+    table = pd.DataFrame(
         {
-            "claim": [row["statement"] for row in rows],
-            "published": ["" if row["published"] is None else f"{row['published']:g}" for row in rows],
-            "value": [f"{row['value']:.3g} {row['unit']}" for row in rows],
-            "interval": [f"{row['low']:.3g} to {row['high']:.3g}" for row in rows],
-            "n": [row["n"] for row in rows],
-            "verdict": [row["verdict"] for row in rows],
-        },
-        index=pd.Index([row["id"] for row in rows], name="id"),
+            "id": [row["id"] for row in rows],
+            "claim": [f"{row['statement']} <em>Counts as reproduced if {row['tolerance']}.</em>" for row in rows],
+            "published": [one["published"] for one in read],
+            "here": [
+                f"{one['value']} {row['unit']}<br>({one['interval']})" for row, one in zip(rows, read, strict=True)
+            ],
+            "n": [one["n"] for one in read],
+            "verdict": [one["verdict"] for one in read],
+        }
     )
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(table.to_html(index=False, escape=False, border=0, classes="claims"))
 
 
 def accuracies(results: Results) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -249,6 +250,9 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         label = {"regime": regime, "repetition": number, "variant": variant}
         settled = artifact.arrays["l1_share"]
         last = {name: float(artifact.arrays[name][-1]) for name in ("invariance", "guarded")}
+        spec = lab.profile.single_mask if variant == "single" else lab.profile.mask
+        images = store.get(lab.evaluation("N")).arrays["standard"].size // (2 if variant == "half" else 1)
+        last["steps"] = artifact.facts["epochs"] * math.ceil(images / spec.batch)
         last["last_change"] = float(abs(settled[-1] - settled[-2]))
         shape = {
             "l1_share": float(l1_share(half, width)),

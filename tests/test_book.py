@@ -1,0 +1,109 @@
+"""The book: committed chapters are fresh and clean, every chapter executes, and a missing number breaks the build."""
+
+import hashlib
+import json
+import shutil
+
+import nbformat
+import pytest
+import torch
+from test_experiments import small
+
+from fmlib import book, experiments
+from fmlib.config import FmlibError
+from fmlib.results import Results
+from fmlib.store import Store
+
+CHAPTERS = book.chapters()
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_no_chapter_is_stale():
+    assert book.stale() == [], "run 'fmlib book --publish'"
+
+
+def test_an_edit_makes_a_chapter_stale(tmp_path):
+    copy = tmp_path / CHAPTERS[0].name
+    shutil.copy(CHAPTERS[0], copy)
+    before = book.freshness(copy)
+    edited = nbformat.read(copy, as_version=4)
+    edited.cells[-1].source += " More."
+    nbformat.write(edited, copy)
+    assert book.freshness(copy) != before
+
+
+def test_cells_keep_the_house_rules(notebook):
+    assert len(book.tagged(notebook, "parameters")) == 1
+    assert book.tagged(notebook, "colab") == [0]
+    assert notebook.cells[0].source == book.colab_source()
+    assert not book.tagged(notebook, "injected-parameters")
+    assert "papermill" not in notebook.metadata
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 15
+            assert all(output.output_type not in ("error", "stream") for output in cell.outputs)
+
+
+def test_every_figure_has_alternative_text(notebook):
+    for cell in notebook.cells:
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+            assert cell.metadata["mystnb"]["figure"]["caption"]
+
+
+def test_outputs_hold_no_paths(notebook):
+    text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert str(book.ROOT) not in text
+    assert "object at 0x" not in text
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    place = tmp_path_factory.mktemp("results")
+    lab = experiments.Lab(small(), 0, torch.device("cpu"), progress=False)
+    store = Store(place / "store", lab.device)
+    experiments.run(experiments.recipes([]), lab, store)
+    return experiments.publish(lab, store, place / "quick")
+
+
+@pytest.mark.slow
+def test_every_chapter_executes_and_the_book_builds(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(book, "BUILD", tmp_path)
+    first = book.build(results)
+    pages = {path.name for path in first.parent.glob("*.html")}
+    assert {f"{path.stem}.html" for path in CHAPTERS} <= pages
+    assert "T1.N.gap" in (first.parent / "dataset_masks.html").read_text()
+
+
+@pytest.mark.slow
+def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
+    folder = tmp_path / "quick"
+    shutil.copytree(results.folder, folder)
+    rows = [row for row in results.claims() if row["id"] != "N.robust"]
+    content = json.dumps(rows).encode()
+    (folder / "claims.json").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["claims.json"] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(book, "BUILD", tmp_path / "build")
+    with pytest.raises(FmlibError, match=r"N\.robust"):
+        book.build(Results.open(folder))
+
+
+def test_a_chapter_that_fails_is_named(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    shutil.copy(CHAPTERS[0], path)
+    with pytest.raises(FmlibError, match=r"broken\.ipynb fails: FmlibError: no results in"):
+        book.execute(path, {"folder": str(tmp_path / "nowhere")})
+
+
+def test_a_chapter_without_parameters_is_refused(tmp_path):
+    notebook = nbformat.read(CHAPTERS[0], as_version=4)
+    del notebook.cells[book.tagged(notebook, "parameters")[0]]
+    nbformat.write(notebook, tmp_path / "bare.ipynb")
+    with pytest.raises(FmlibError, match="'parameters'"):
+        book.execute(tmp_path / "bare.ipynb", {})
