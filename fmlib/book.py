@@ -7,7 +7,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -122,9 +121,8 @@ def publish() -> None:
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
         nbformat.write(notebook, path)
-    with ThreadPoolExecutor(2) as pool:
-        executed = list(pool.map(lambda path: execute(path, {}), chapters()))
-    for path, notebook in zip(chapters(), executed, strict=True):
+    for path in chapters():
+        notebook = execute(path, {})
         nbformat.write(notebook, path)
         notebook.metadata["fmlib"] = freshness(path)
         nbformat.write(notebook, path)
@@ -142,10 +140,8 @@ def build(results: Results) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
     parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
-    with ThreadPoolExecutor(2) as pool:
-        executed = list(pool.map(lambda path: execute(path, parameters), chapters()))
-    for path, notebook in zip(chapters(), executed, strict=True):
-        nbformat.write(notebook, place / "book" / path.name)
+    for path in chapters():
+        nbformat.write(execute(path, parameters), place / "book" / path.name)
     render(place)
     return place / "_build" / "html" / "index.html"
 

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         help="folder of computed artifacts (default: .fmlib, or FMLIB_STORE)",
     )
     common.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    common.add_argument("--quiet", action="store_true", help="no progress bars")
+    common.add_argument(
+        "--quiet", action="store_true", help="no progress bars (there are none either when output is not a terminal)"
+    )
 
     top = argparse.ArgumentParser(prog="fmlib", description="Fourier masks of neural networks.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -125,7 +127,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         device = pick_device(given.device)
         root = Path(given.data_root) if given.data_root else None
-        lab = Lab(profile(given.profile), given.seed, device, root, progress=not given.quiet)
+        lab = Lab(profile(given.profile), given.seed, device, root, progress=not given.quiet and sys.stderr.isatty())
         store = Store(given.store, device, say=lambda line: print(line, flush=True))
         if given.command == "run":
             experiments.run(experiments.recipes(given.recipe), lab, store)

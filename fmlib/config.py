@@ -1,7 +1,7 @@
 """Frozen specs of everything a result depends on, their fingerprints, and the three profiles.
 
-A spec is checked when it is made; an unknown field or an impossible value raises
-`FmlibError`, which the command line turns into one line and exit code 2.
+A spec is checked when it is made: an impossible value raises `FmlibError`, which the command line turns into one
+line and exit code 2.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1 and self.batch >= 1 and self.lr > 0, "epochs, batch and lr must be positive")
+        require(0 <= self.warmup < 1, f"warmup is a share of the steps, from 0 to below 1, not {self.warmup}")
         require(0 < self.crop[0] <= self.crop[1] <= 1, f"crop is an area range within (0, 1], not {self.crop}")
 
 

@@ -76,13 +76,9 @@ def folders(spec: PhotoSpec, root: Path | None) -> dict[str, ImageFolder]:
     )
     base = root
     if spec.source == "imagenette":
-        try:
-            Imagenette(str(root), split="val", size="160px")
-        except (RuntimeError, FileNotFoundError) as error:
-            raise FmlibError(
-                f"no imagenette2-160 folder in {root}: extract the archive there, or run 'fmlib data --download'"
-            ) from error
         base = root / "imagenette2-160"
+        mend = "extract the archive there, or run 'fmlib data --download'"
+        require(base.is_dir(), f"no imagenette2-160 folder in {root}: {mend}")
     found = {}
     for split, folder in (("train", "train"), ("validation", "val")):
         try:
@@ -144,7 +140,9 @@ def load_photographs(spec: PhotoSpec, root: Path | None) -> Dataset:
         splits[split] = Split(torch.stack(images), torch.tensor([label for _, label in tree.samples]))
         names = tree.classes
     if spec.source == "imagenette":
-        names = [Imagenette._WNID_TO_CLASS[name][0] for name in names]
+        known = Imagenette(str(root), split="val", size="160px")
+        words = dict(zip(known.wnids, known.classes, strict=True))  # WordNet id -> names, the common one first
+        names = [words[name][0] for name in names]
     return Dataset(splits["train"], splits["validation"], names)
 
 
@@ -167,7 +165,11 @@ def planted_tones(spec: PlantedSpec, seed: int = 0) -> tuple[Tensor, Tensor]:
     grid = torch.cartesian_prod(torch.arange(-reach, reach + 1), torch.arange(1, reach + 1))
     grid = grid[(grid[:, 0] != 0) & (grid.float().norm(dim=1) >= 3)]
     order = torch.randperm(len(grid), generator=generator(seed, "planted tones"))
-    chosen = grid[order[: spec.classes + spec.distractors]]
+    wanted = spec.classes + spec.distractors
+    require(
+        wanted <= len(grid), f"{wanted} tones do not fit into {spec.size} px: take fewer distractors or larger images"
+    )
+    chosen = grid[order[:wanted]]
     return chosen[: spec.classes], chosen[spec.classes :]
 
 

@@ -253,7 +253,7 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         spec = lab.profile.single_mask if variant == "single" else lab.profile.mask
         images = store.get(lab.evaluation("N")).arrays["standard"].size // (2 if variant == "half" else 1)
         last["steps"] = artifact.facts["epochs"] * math.ceil(images / spec.batch)
-        last["last_change"] = float(abs(settled[-1] - settled[-2]))
+        last["last_change"] = float(abs(np.diff(settled, prepend=1.0)[-1]))
         shape = {
             "l1_share": float(l1_share(half, width)),
             "low_share": float(low_share(full)),

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from fmlib.config import FmlibError, MaskSpec, require
 from fmlib.models import check_classifier, evaluate
-from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision
+from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision, one_cycle
 from fmlib.spectra import filter_spectrum, full_plane, l1_share
 
 
@@ -159,8 +159,7 @@ class _Fit:
         self.problem = problem
         self.masks = torch.ones(count, height, width // 2 + 1, device=device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.masks], lr=spec.lr, betas=(0.9, spec.memory))
-        cycle, total = torch.optim.lr_scheduler.OneCycleLR, spec.epochs * steps
-        self.schedule = cycle(self.optimizer, max_lr=spec.lr, total_steps=total) if spec.one_cycle else None
+        self.schedule = one_cycle(self.optimizer, spec.lr, spec.epochs * steps) if spec.one_cycle else None
         self.still = torch.zeros(count, dtype=torch.long, device=device)  # still epochs in a row
         self.epochs = torch.zeros(count, dtype=torch.long, device=device)
         self.epoch = 0
@@ -174,7 +173,11 @@ class _Fit:
         """One epoch of the active masks; orders: (A, images), a row each; wanted: (K,) accuracy that they must keep."""
         width = self.problem.size[1]
         before = l1_share(self.masks.detach(), width)
-        totals = {name: torch.zeros(len(self.masks), device=before.device) for name in self.history}
+        totals = {
+            name: (rows[-1] if rows else before).to(before.device, copy=True) for name, rows in self.history.items()
+        }
+        for values in totals.values():  # those of a mask that has stopped stay as they were
+            values[active] = 0
         for chosen in orders.chunk(steps, 1):
             cost, right, beyond = self.problem.cost(self.masks[active], chosen)  # (A, B) each
             penalty = self.problem.spec.penalty * l1_share(self.masks[active], width)

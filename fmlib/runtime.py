@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from fmlib.config import FmlibError
 
@@ -25,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
         raise FmlibError(f"device {name!r} cannot be used here: choose auto, cpu, cuda or mps") from error
     return device
 
@@ -58,6 +59,8 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
+    for parameter in flags:  # gradients made within the block must not add to those that are put back
+        parameter.grad = None
     try:
         model.eval()
         for parameter in flags:
@@ -69,6 +72,15 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, (flag, grad) in flags.items():
             parameter.requires_grad_(flag)
             parameter.grad = grad
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int, warmup: float = 0.3) -> OneCycleLR:
+    """A one-cycle rate over `steps` steps, at its maximum `lr` after a share `warmup` of them (Smith, 2017).
+
+    A cycle of fewer than four steps is cut from one of four: torch's schedule divides by the warm-up's length.
+    """
+    steps = max(steps, 4)
+    return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=max(warmup, 2 / steps))
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager:

@@ -142,7 +142,8 @@ class Store:
         shutil.rmtree(draft, ignore_errors=True)
         for name, content in files.items():
             write_bytes(draft / name, content)
-        write_bytes(draft / "spec.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+        write_bytes(draft / "spec.json", (json.dumps(record, indent=1) + "\n").encode())
+        shutil.rmtree(final, ignore_errors=True)  # a folder without spec.json is no artifact
         os.replace(draft, final)
 
     def _read(self, job: Job) -> Artifact:
@@ -151,7 +152,8 @@ class Store:
         try:
             record = json.loads((folder / "spec.json").read_text())
             contents = {name: (folder / name).read_bytes() for name in record["sha256"]}
-        except (OSError, ValueError, KeyError) as error:
+            facts, arrays = record["facts"], contents["arrays.npz"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise FmlibError(f"the stored {job.name} is damaged ({type(error).__name__}): {mend}") from error
         for name, content in contents.items():
             require(
@@ -159,7 +161,7 @@ class Store:
                 f"the stored {job.name} is damaged ({name} does not match its checksum): {mend}",
             )
         weights = load_weights(contents["weights.safetensors"]) if "weights.safetensors" in contents else {}
-        return Artifact(arrays_from_bytes(contents["arrays.npz"]), weights, record["facts"])
+        return Artifact(arrays_from_bytes(arrays), weights, facts)
 
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:

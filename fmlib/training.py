@@ -16,7 +16,7 @@ from fmlib.attacks import pgd
 from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
 from fmlib.data import Split, random_affine, warp
 from fmlib.models import check_classifier, evaluate
-from fmlib.runtime import Checkpoint, generator, mixed_precision, seeded
+from fmlib.runtime import Checkpoint, generator, mixed_precision, one_cycle, seeded
 
 
 @dataclass
@@ -88,9 +88,7 @@ def train(
     device = data.images.device
     batches = max(len(data) // spec.batch, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=spec.lr, total_steps=spec.epochs * batches, pct_start=spec.warmup
-    )
+    schedule = one_cycle(optimizer, spec.lr, spec.epochs * batches, spec.warmup)
     history: list[dict[str, float]] = []
     best: tuple[float, dict[str, Tensor]] = (float("inf"), {})
     state = checkpoint.load() if checkpoint else None
@@ -122,11 +120,11 @@ def train(
                 losses += loss.detach()
                 correct += (logits.argmax(1) == labels).float().mean()
         mean_loss = float(losses) / batches
-        if not torch.isfinite(losses):
+        validation_losses, right = evaluate(model, validation.batches(256))
+        if not bool(torch.isfinite(losses) & torch.isfinite(validation_losses).all()):
             raise FmlibError(
                 f"the loss is not finite in epoch {epoch + 1} of regime {spec.regime}: lower the learning rate"
             )
-        validation_losses, right = evaluate(model, validation.batches(256))
         row = {
             "loss": mean_loss,
             "accuracy": float(correct) / batches,
