@@ -1,8 +1,8 @@
 """Fourier masks of neural networks: learn them, measure them, reproduce the paper.
 
-The pieces, from the ground up: `spectra` (pure tensor functions), `data`, `models`,
-`attacks` and `store` (parts), `training`, `masks`, `harmonics`, `claims` and `plots`
-(science), `experiments` and `book` (recipes), `cli` (the command line).
+From the ground up: `config`, `runtime` and `spectra` (specs, devices, pure tensor functions); `data`, `models`,
+`attacks`, `store`, `results` and `intervals` (parts); `training`, `masks`, `harmonics`, `claims` and `plots` (science);
+`lab` and `experiments` (what is computed from what, and the recipes); `chapters`, `book` and `cli` (the faces).
 """
 
 __version__ = "0.1.0"

@@ -16,6 +16,7 @@ from IPython.display import HTML, Code
 
 from fmlib import experiments
 from fmlib.config import profile as named_profile
+from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
 from fmlib.store import Store
@@ -46,7 +47,7 @@ def load(profile: str, folder: str = "") -> Results:
     kept = Path(".fmlib")
     store = Store(kept, pick_device(), say=print)
     root = Path(os.environ["FMLIB_DATA"]) if "FMLIB_DATA" in os.environ else None
-    lab = experiments.Lab(named_profile(profile), 0, store.device, root)
+    lab = Lab(named_profile(profile), 0, store.device, root)
     experiments.run(experiments.recipes([]), lab, store)
     return experiments.publish(lab, store, kept / "results" / profile)
 

@@ -6,18 +6,17 @@ A claim's tolerance stands here, written before the result; `judge` turns a meas
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fmlib.config import PROFILES, PhotoSpec
+from fmlib.intervals import Measured, envelope, paired, spread, wilson
 from fmlib.results import Results
 
 PAPER = "Karantzas et al. (2022)"
-Z = 1.959964  # of a two-sided 95% interval
 NAMES = {
     "N": "plainly trained",
     "A": "adversarially trained",
@@ -25,43 +24,6 @@ NAMES = {
     "T": "translation-augmented",
     "R": "rotation-augmented",
 }
-
-
-class Measured(NamedTuple):
-    """A value, its interval, and the number of observations behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def wilson(hits: np.ndarray) -> Measured:
-    """Percentage of hits (N,) with its Wilson 95% interval."""
-    n, share = hits.size, float(hits.mean())
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    spread = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return Measured(100 * share, 100 * (centre - spread), 100 * (centre + spread), n)
-
-
-def paired(first: np.ndarray, second: np.ndarray) -> Measured:
-    """Difference of two hit rates on the same images, first - second, in points, with its normal 95% interval."""
-    difference = first.astype(float) - second.astype(float)
-    mean, error = 100 * difference.mean(), 100 * Z * difference.std(ddof=1) / math.sqrt(difference.size)
-    return Measured(mean, mean - error, mean + error, difference.size)
-
-
-def envelope(parts: list[Measured]) -> Measured:
-    """Mean over repetitions; the interval spans every repetition's own, so it holds their spread too."""
-    values = [part.value for part in parts]
-    return Measured(
-        sum(values) / len(values), min(p.low for p in parts), max(p.high for p in parts), sum(p.n for p in parts)
-    )
-
-
-def spread(values: np.ndarray) -> Measured:
-    """Mean of repeated measurements with their smallest and largest."""
-    return Measured(float(values.mean()), float(values.min()), float(values.max()), values.size)
 
 
 @dataclass(frozen=True)
@@ -128,15 +90,15 @@ def _gap(regime: str) -> Callable[[Results], Measured]:
     return measure
 
 
-def mask_contrast(results: Results, column: str, regime: str) -> np.ndarray:
-    """A column of the masks' table, one regime's minus N's: (repetitions,), networks of the same seed paired."""
-    table = results.table("masks")
-    table = table[table["variant"] == "plain"].set_index(["regime", "repetition"])[column]
-    return (table.loc[regime] - table.loc["N"]).to_numpy()
-
-
 def _contrast(column: str, regime: str) -> Callable[[Results], Measured]:
-    return lambda results: spread(mask_contrast(results, column, regime))
+    """A column of the masks' table, one regime's minus N's, networks of the same seed paired."""
+
+    def measure(results: Results) -> Measured:
+        table = results.table("masks")
+        table = table[table["variant"] == "plain"].set_index(["regime", "repetition"])[column]
+        return spread((table.loc[regime] - table.loc["N"]).to_numpy())
+
+    return measure
 
 
 def _column(table: str, column: str) -> Callable[[Results], Measured]:
@@ -215,6 +177,30 @@ def _gap_claim(regime: str, standard: float, masked: float) -> Claim:
     )
 
 
+_SHIFTS = {
+    "low_shift": ("low_share", "share of energy", "share of energy below a third of the radius"),
+    "size_shift": ("l1_share", "share of the all-ones mask", "L1 share"),
+}
+
+
+def _shift_claim(identity: str, where: str, statement: str, sign: int) -> Claim:
+    """A mask differs from the plain network's in a column of the table of masks, upwards (sign 1) or downwards (-1)."""
+    _, regime, kind = identity.split(".")
+    column, unit, words = _SHIFTS[kind]
+    return Claim(
+        id=identity,
+        source=f"{PAPER}, {where}",
+        statement=statement,
+        published=None,
+        unit=unit,
+        chapter="dataset_masks",
+        measure=_contrast(column, regime),
+        reproduced=lambda m: min(sign * m.low, sign * m.high) > 0,
+        partly=lambda m: sign * m.value > 0,
+        tolerance=f"{regime}'s {words} is {'above' if sign > 0 else 'below'} N's every time (partly: on average)",
+    )
+
+
 CLAIMS: list[Claim] = [
     Claim(
         id="F1.distortion",
@@ -282,77 +268,41 @@ CLAIMS: list[Claim] = [
         partly=lambda m: m.value >= 30,
         tolerance="accuracy under attack at least 40% (partly: 30%)",
     ),
-    Claim(
-        id="F4.A.low_shift",
-        source=f"{PAPER}, Figure 4",
-        statement="Adversarial training moves the mask's energy below a third of the corner radius.",
-        published=None,
-        unit="share of energy",
-        chapter="dataset_masks",
-        measure=_contrast("low_share", "A"),
-        reproduced=lambda m: m.low > 0,
-        partly=lambda m: m.value > 0,
-        tolerance="A's share minus N's is positive in every repetition (partly: on average)",
+    _shift_claim(
+        "F4.A.low_shift",
+        "Figure 4",
+        "Adversarial training moves the mask's energy below a third of the corner radius.",
+        sign=1,
     ),
-    Claim(
-        id="F3.A.size_shift",
-        source=f"{PAPER}, Figure 3",
-        statement="The mask of the adversarially trained network is smaller than that of the plain one.",
-        published=None,
-        unit="share of the all-ones mask",
-        chapter="dataset_masks",
-        measure=_contrast("l1_share", "A"),
-        reproduced=lambda m: m.high < 0,
-        partly=lambda m: m.value < 0,
-        tolerance="A's L1 share minus N's is negative in every repetition (partly: on average)",
+    _shift_claim(
+        "F3.A.size_shift",
+        "Figure 3",
+        "The mask of the adversarially trained network is smaller than that of the plain one.",
+        sign=-1,
     ),
-    Claim(
-        id="F3.R.size_shift",
-        source=f"{PAPER}, Figure 3",
-        statement="The mask of the rotation-augmented network is wider than that of the plain one.",
-        published=None,
-        unit="share of the all-ones mask",
-        chapter="dataset_masks",
-        measure=_contrast("l1_share", "R"),
-        reproduced=lambda m: m.low > 0,
-        partly=lambda m: m.value > 0,
-        tolerance="R's L1 share minus N's is positive in every repetition (partly: on average)",
+    _shift_claim(
+        "F3.R.size_shift",
+        "Figure 3",
+        "The mask of the rotation-augmented network is wider than that of the plain one.",
+        sign=1,
     ),
-    Claim(
-        id="F4.S.low_shift",
-        source=f"{PAPER}, Figure 4",
-        statement="Scale augmentation moves the mask's energy towards low frequencies.",
-        published=None,
-        unit="share of energy",
-        chapter="dataset_masks",
-        measure=_contrast("low_share", "S"),
-        reproduced=lambda m: m.low > 0,
-        partly=lambda m: m.value > 0,
-        tolerance="S's share below a third of the radius exceeds N's in every repetition (partly: on average)",
+    _shift_claim(
+        "F4.S.low_shift",
+        "Figure 4",
+        "Scale augmentation moves the mask's energy towards low frequencies.",
+        sign=1,
     ),
-    Claim(
-        id="F4.T.low_shift",
-        source=f"{PAPER}, section 3",
-        statement="Translation augmentation damps high frequencies, as the argument for one layer suggests.",
-        published=None,
-        unit="share of energy",
-        chapter="dataset_masks",
-        measure=_contrast("low_share", "T"),
-        reproduced=lambda m: m.low > 0,
-        partly=lambda m: m.value > 0,
-        tolerance="T's share below a third of the radius exceeds N's in every repetition (partly: on average)",
+    _shift_claim(
+        "F4.T.low_shift",
+        "section 3",
+        "Translation augmentation damps high frequencies, as the argument for one layer suggests.",
+        sign=1,
     ),
-    Claim(
-        id="F4.R.low_shift",
-        source=f"{PAPER}, Figure 4",
-        statement="Rotation augmentation moves the mask's energy towards high frequencies.",
-        published=None,
-        unit="share of energy",
-        chapter="dataset_masks",
-        measure=_contrast("low_share", "R"),
-        reproduced=lambda m: m.high < 0,
-        partly=lambda m: m.value < 0,
-        tolerance="R's share below a third of the radius is under N's in every repetition (partly: on average)",
+    _shift_claim(
+        "F4.R.low_shift",
+        "Figure 4",
+        "Rotation augmentation moves the mask's energy towards high frequencies.",
+        sign=-1,
     ),
     Claim(
         id="S.order_correlation",

@@ -13,7 +13,7 @@ import torch
 from fmlib import book, experiments
 from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
-from fmlib.experiments import Lab
+from fmlib.lab import Lab
 from fmlib.models import build
 from fmlib.results import PUBLISHED
 from fmlib.runtime import pick_device

@@ -1,7 +1,4 @@
-"""Named recipes: which artifacts each needs at a profile, and which tables and arrays it publishes.
-
-The only place where computing meets the store. A `Lab` is one profile at one seed; its methods name the jobs.
-"""
+"""Named recipes: which of a lab's jobs each needs, and which tables and arrays it publishes."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,170 +16,19 @@ import pandas as pd
 import torch
 from safetensors.torch import save as save_weights
 from sklearn.datasets import load_sample_image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import functional
 
 from fmlib import __version__, claims, harmonics
-from fmlib.config import PROFILES, PlantedSpec, Profile, fingerprint, require
-from fmlib.data import Dataset, Split, load, planted_tones, source_fingerprint, tone_mask
-from fmlib.masks import learn_masks
-from fmlib.models import build
+from fmlib.config import PlantedSpec, fingerprint, require
+from fmlib.data import planted_tones, tone_mask
+from fmlib.lab import Lab
 from fmlib.results import Results
 from fmlib.spectra import apply_mask, correlation, full_plane, half_plane, l1_share, low_share, mean_radius
-from fmlib.store import Artifact, Job, Store, arrays_to_bytes, write_bytes
-from fmlib.training import correctness, train
+from fmlib.store import Job, Store, arrays_to_bytes, write_bytes
 
 #: Networks of fewer weights than this are published with the results.
 SMALL = 1_000_000
-
-
-@dataclass(frozen=True)
-class Lab:
-    """One profile at one seed on one device; its methods describe artifacts, the store makes them."""
-
-    profile: Profile
-    seed: int
-    device: torch.device
-    root: Path | None = None  # of the photographs
-    progress: bool = True
-
-    @cached_property
-    def dataset(self) -> Job:
-        """The images and labels, uint8."""
-        spec: dict[str, Any] = asdict(self.profile.data) | {"files": source_fingerprint(self.profile.data, self.root)}
-        if isinstance(self.profile.data, PlantedSpec):
-            spec["seed"] = self.seed
-
-        def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-            made = load(self.profile.data, self.root, self.seed)
-            arrays = {
-                f"{name}_{part}": getattr(split, part).numpy()
-                for name, split in (("train", made.train), ("validation", made.validation))
-                for part in ("images", "labels")
-            }
-            return Artifact(arrays, facts={"classes": made.classes})
-
-        return Job("dataset", f"data of profile {self.profile.name}", spec, compute)
-
-    def open_dataset(self, artifact: Artifact) -> Dataset:
-        """The stored data set, on the device."""
-
-        def split(name: str) -> Split:
-            arrays = artifact.arrays
-            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
-            return Split(torch.from_numpy(images), torch.from_numpy(labels)).to(self.device)
-
-        return Dataset(split("train"), split("validation"), artifact.facts["classes"])
-
-    def open_network(self, artifact: Artifact) -> nn.Module:
-        """The stored network, on the device, in eval mode."""
-        model = build(self.profile.network, 0)
-        model.load_state_dict(artifact.weights)
-        return model.to(self.device).eval()
-
-    def behind(self, mask: Artifact) -> Callable[[Tensor], Tensor]:
-        """Pixels -> pixels filtered by a stored dataset mask."""
-        half = torch.from_numpy(mask.arrays["half"]).to(self.device)
-        return lambda pixels: apply_mask(pixels, half, self.profile.network.mean)
-
-    def network(self, regime: str, repetition: int = 0) -> Job:
-        """A trained network."""
-        spec, seed = self.profile.training(regime), self.seed + repetition
-
-        def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-            data = self.open_dataset(inputs[0])
-            model = build(self.profile.network, seed).to(self.device)
-            history = train(
-                model, data.train, data.validation, spec, seed=seed, checkpoint=saved, progress=self.progress
-            )
-            arrays = {name: np.array([row[name] for row in history]) for name in history[0]}
-            return Artifact(arrays, weights=model.state_dict())
-
-        described = {"network": asdict(self.profile.network), "training": asdict(spec), "seed": seed}
-        cost = 1 + spec.attack.steps if regime == "A" else 1
-        images = self.profile.data.train if isinstance(self.profile.data, PlantedSpec) else 4710
-        name = f"network {regime} ({self.profile.name}, repetition {repetition})"
-        return Job("network", name, described, compute, (self.dataset,), passes=cost * spec.epochs * images)
-
-    def mask(self, regime: str, repetition: int = 0, variant: str = "plain") -> Job:
-        """The dataset mask of a network, fitted on the validation images.
-
-        Variants: "order" draws the images in another order, "single" takes one image a step as the authors do,
-        "half" fits on the even-numbered images only.
-        """
-        seed = self.seed + repetition + (1000 if variant == "order" else 0)
-        spec = self.profile.single_mask if variant == "single" else self.profile.mask
-
-        def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
-            chosen = slice(None, None, 2 if variant == "half" else 1)
-            pixels, labels = images.pixels(chosen), images.labels[chosen]
-            learned = learn_masks(
-                self.open_network(inputs[1]),
-                pixels,
-                labels,
-                torch.zeros_like(labels),
-                spec,
-                seed=seed,
-                centre=self.profile.network.mean,
-                checkpoint=saved,
-                progress=self.progress,
-            )
-            arrays = {name: rows[:, 0].cpu().numpy() for name, rows in learned.history.items()}
-            return Artifact(
-                arrays | {"half": learned.half[0].cpu().numpy()},
-                facts={"converged": bool(learned.converged[0]), "epochs": int(learned.epochs[0])},
-            )
-
-        described = {"mask": asdict(spec), "seed": seed, "half": variant == "half"}
-        images = self.profile.data.validation if isinstance(self.profile.data, PlantedSpec) else 1934
-        name = f"mask of {regime} ({self.profile.name}, repetition {repetition}, {variant})"
-        inputs = (self.dataset, self.network(regime, repetition))
-        passes = spec.epochs * images / (2 if variant == "half" else 1)
-        return Job("mask", name, described, compute, inputs, passes=passes)
-
-    def evaluation(self, regime: str, repetition: int = 0) -> Job:
-        """Per validation image: right as it stands, right behind the dataset mask, right under the attack."""
-        attack = self.profile.train.attack
-
-        def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
-            model = self.open_network(inputs[1])
-            return Artifact(
-                {
-                    "standard": correctness(model, images).numpy(),
-                    "masked": correctness(model, images, self.behind(inputs[2])).numpy(),
-                    "attacked": correctness(model, images, attack=attack, seed=self.seed + repetition).numpy(),
-                }
-            )
-
-        described = {"attack": asdict(attack), "seed": self.seed + repetition}
-        inputs = (self.dataset, self.network(regime, repetition), self.mask(regime, repetition))
-        name = f"accuracy of {regime} ({self.profile.name}, repetition {repetition})"
-        images = self.profile.data.validation if isinstance(self.profile.data, PlantedSpec) else 1934
-        return Job("evaluation", name, described, compute, inputs, passes=(attack.steps + 1) * images)
-
-    def held_out(self) -> Job:
-        """Whether N is right on the odd images: unmasked, behind the mask fitted on all, and on the even half."""
-
-        def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
-            odd = Split(images.images[1::2], images.labels[1::2])
-            model = self.open_network(inputs[1])
-            found = {"standard": correctness(model, odd).numpy()}
-            for name, mask in (("all", inputs[2]), ("half", inputs[3])):
-                found[name] = correctness(model, odd, self.behind(mask)).numpy()
-            return Artifact(found)
-
-        inputs = (self.dataset, self.network("N"), self.mask("N"), self.mask("N", variant="half"))
-        return Job("held_out", f"held-out half ({self.profile.name})", {}, compute, inputs)
-
-    def planted(self, repetition: int) -> Lab:
-        """The laboratory of the planted-frequency test: profile quick's data and network, its own seed."""
-        return replace(self, profile=PROFILES["quick"], seed=self.seed + repetition)
-
-
-# ------------------------------------------------------------------------------------------------- recipes
 
 
 @dataclass(frozen=True)

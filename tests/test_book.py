@@ -11,6 +11,7 @@ from test_experiments import small
 
 from fmlib import book, experiments
 from fmlib.config import FmlibError
+from fmlib.lab import Lab
 from fmlib.results import Results
 from fmlib.store import Store
 
@@ -64,7 +65,7 @@ def test_outputs_hold_no_paths(notebook):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     place = tmp_path_factory.mktemp("results")
-    lab = experiments.Lab(small(), 0, torch.device("cpu"), progress=False)
+    lab = Lab(small(), 0, torch.device("cpu"), progress=False)
     store = Store(place / "store", lab.device)
     experiments.run(experiments.recipes([]), lab, store)
     return experiments.publish(lab, store, place / "quick")

@@ -14,7 +14,8 @@ import torch
 
 from fmlib import experiments
 from fmlib.config import PROFILES, MaskSpec, PlantedSpec, TrainSpec, profile
-from fmlib.experiments import RECIPES, Lab
+from fmlib.experiments import RECIPES
+from fmlib.lab import Lab
 from fmlib.store import Store
 
 CPU = torch.device("cpu")
@@ -81,7 +82,7 @@ KILLED = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from fmlib.experiments import Lab
+from fmlib.lab import Lab
 from fmlib.store import SavedState, Store
 from test_experiments import CPU, small
 torch.set_num_threads(1)

@@ -1,0 +1,47 @@
+"""A measured value and its interval: rates, paired differences, repeated measurements."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+Z = 1.959964  # of a two-sided 95% interval
+
+
+class Measured(NamedTuple):
+    """A value, its interval, and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(hits: np.ndarray) -> Measured:
+    """Percentage of hits (N,) with its Wilson 95% interval."""
+    n, share = hits.size, float(hits.mean())
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    spread = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return Measured(100 * share, 100 * (centre - spread), 100 * (centre + spread), n)
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Measured:
+    """Difference of two hit rates on the same images, first - second, in points, with its normal 95% interval."""
+    difference = first.astype(float) - second.astype(float)
+    mean, error = 100 * difference.mean(), 100 * Z * difference.std(ddof=1) / math.sqrt(difference.size)
+    return Measured(mean, mean - error, mean + error, difference.size)
+
+
+def envelope(parts: list[Measured]) -> Measured:
+    """Mean over repetitions; the interval spans every repetition's own, so it holds their spread too."""
+    values = [part.value for part in parts]
+    return Measured(
+        sum(values) / len(values), min(p.low for p in parts), max(p.high for p in parts), sum(p.n for p in parts)
+    )
+
+
+def spread(values: np.ndarray) -> Measured:
+    """Mean of repeated measurements with their smallest and largest."""
+    return Measured(float(values.mean()), float(values.min()), float(values.max()), values.size)
