@@ -68,7 +68,11 @@ def parser() -> argparse.ArgumentParser:
 def _status(lab: Lab, store: Store, chosen: list[experiments.Recipe]) -> None:
     seconds = _seconds_per_pass(lab)
     for recipe in chosen:
-        jobs = recipe.tree(lab)
+        try:
+            jobs = recipe.tree(lab)
+        except FmlibError as error:
+            print(f"{recipe.name:<16}cannot be planned: {error}")
+            continue
         absent = [job for job in jobs if not store.has(job)]
         cost = sum(job.passes for job in absent) * seconds
         state = (
@@ -87,13 +91,13 @@ def _status(lab: Lab, store: Store, chosen: list[experiments.Recipe]) -> None:
 def _seconds_per_pass(lab: Lab) -> float:
     """Seconds to send one image forward and backward through the profile's network, measured on 32 images."""
     model = build(lab.profile.network, 0).to(lab.device)
-    images = torch.rand(
-        32, lab.profile.network.channels, lab.profile.data.size, lab.profile.data.size, device=lab.device
-    )
+    size = (32, lab.profile.network.channels, lab.profile.data.size, lab.profile.data.size)
+    images = torch.rand(size, device=lab.device, requires_grad=True)
     took = []
     for _ in range(3):
         start = time.perf_counter()
-        float(model(images).sum().backward() or 0)
+        (gradient,) = torch.autograd.grad(model(images).sum(), images)
+        float(gradient.sum())  # waits for the device
         took.append((time.perf_counter() - start) / len(images))
     return min(took)
 

@@ -147,10 +147,18 @@ def load_photographs(spec: PhotoSpec, root: Path | None) -> Dataset:
 
 
 def download(root: Path) -> None:
-    """Fetch Imagenette (160 px) into `root` through torchvision, which checks the archive."""
+    """Fetch Imagenette (160 px) into `root` through torchvision, which checks the archive.
+
+    Raises `FmlibError` if it cannot be fetched or is damaged.
+    """
     if not (root / "imagenette2-160").is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        Imagenette(str(root), split="train", size="160px", download=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            Imagenette(str(root), split="train", size="160px", download=True)
+        except (OSError, RuntimeError) as error:
+            raise FmlibError(
+                f"cannot fetch Imagenette into {root} ({error}): check the connection and try again"
+            ) from error
 
 
 # --------------------------------------------------------------------------------------- planted frequencies

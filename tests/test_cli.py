@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmlib import book
+from fmlib import book, data
 from fmlib.cli import main
 from fmlib.config import PROFILES, FmlibError
 from fmlib.data import SELECTIONS
@@ -99,6 +99,23 @@ def test_status_knows_what_is_missing_and_its_cost(fmlib):
     assert "0 of " in out
     assert "missing  network N (quick, repetition 0)" in out
     assert "left" in out
+
+
+def test_status_without_photographs_says_so_and_goes_on(fmlib, monkeypatch):
+    monkeypatch.delenv("FMLIB_DATA", raising=False)
+    code, out, _ = fmlib("status", "--profile", "laptop")
+    assert code == 0
+    assert "networks        cannot be planned: this profile needs photographs" in out
+    assert "missing  network N (quick, repetition 0)" in out  # the planted test needs none
+
+
+def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
+    def offline(*args, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(data, "Imagenette", offline)
+    root = str(tmp_path / "photographs")
+    refused(fmlib("data", "--profile", "laptop", "--data-root", root, "--download"), "no route", "try again")
 
 
 def test_publishing_before_computing(fmlib):
