@@ -50,7 +50,7 @@ class Lab:
             }
             return Artifact(arrays, facts={"classes": made.classes})
 
-        return Job("dataset", f"data of profile {self.profile.name}", spec, compute)
+        return Job("dataset", f"data ({self.profile.name}, seed {self.seed})", spec, compute)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -96,7 +96,7 @@ class Lab:
 
         described = {"network": asdict(self.profile.network), "training": asdict(spec), "seed": seed}
         cost = 1 + spec.attack.steps if regime == "A" else 1
-        name = f"network {regime} ({self.profile.name}, repetition {repetition})"
+        name = f"network {regime} ({self.profile.name}, seed {self.seed + repetition})"
         return Job(
             "network", name, described, compute, (self.dataset,), passes=cost * spec.epochs * self.counts["train"]
         )
@@ -132,7 +132,7 @@ class Lab:
             )
 
         described = {"mask": asdict(spec), "seed": seed, "half": variant == "half"}
-        name = f"mask of {regime} ({self.profile.name}, repetition {repetition}, {variant})"
+        name = f"mask of {regime} ({self.profile.name}, seed {self.seed + repetition}, {variant})"
         inputs = (self.dataset, self.network(regime, repetition))
         passes = spec.epochs * self.counts["validation"] / (2 if variant == "half" else 1)
         return Job("mask", name, described, compute, inputs, passes=passes)
@@ -154,7 +154,7 @@ class Lab:
 
         described = {"attack": asdict(attack), "seed": self.seed + repetition}
         inputs = (self.dataset, self.network(regime, repetition), self.mask(regime, repetition))
-        name = f"accuracy of {regime} ({self.profile.name}, repetition {repetition})"
+        name = f"accuracy of {regime} ({self.profile.name}, seed {self.seed + repetition})"
         return Job(
             "evaluation", name, described, compute, inputs, passes=(attack.steps + 1) * self.counts["validation"]
         )

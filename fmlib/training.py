@@ -98,8 +98,9 @@ def train(
         schedule.load_state_dict(state["schedule"])
         history, best = state["history"], state["best"]
 
-    bar = tqdm(range(len(history), spec.epochs), desc=f"train {spec.regime}", unit="epoch", disable=not progress)
-    for epoch in bar:
+    total, done = spec.epochs * batches, len(history) * batches
+    bar = tqdm(total=total, initial=done, desc=f"train {spec.regime}", unit="step", disable=not progress)
+    for epoch in range(len(history), spec.epochs):
         draws = generator(seed, f"epoch {epoch}", device)
         order = torch.randperm(len(data), generator=draws, device=device)
         losses, correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -119,6 +120,9 @@ def train(
                 schedule.step()
                 losses += loss.detach()
                 correct += (logits.argmax(1) == labels).float().mean()
+                bar.update()
+                if progress and index % 10 == 9:
+                    bar.set_postfix(loss=f"{losses / (index + 1):.3f}", accuracy=f"{correct / (index + 1):.3f}")
         mean_loss = float(losses) / batches
         validation_losses, right = evaluate(model, validation.batches(256))
         if not bool(torch.isfinite(losses) & torch.isfinite(validation_losses).all()):
@@ -145,6 +149,7 @@ def train(
                     "best": best,
                 }
             )
+    bar.close()
     model.load_state_dict(best[1])
     model.eval()
     return history
