@@ -178,6 +178,7 @@ PROFILES = {
             train=TrainSpec(epochs=16, lr=5e-3, crop=(0.35, 1.0)),
             mask=MaskSpec(lr=0.01, batch=32, epochs=60, memory=0.99),
             single_mask=MaskSpec(epochs=30),
+            repetitions=3,
         ),
         Profile(
             name="paper",

@@ -252,7 +252,7 @@ def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -
         "one image a step": masks["N.single"],
         "another network": masks["N"][1],
     }
-    found = stability[stability["regime"] == "N"].set_index("pair")["correlation"]
+    found = stability[stability["regime"] == "N"].groupby("pair")["correlation"].first()
     values = dict(zip(list(shown)[1:], found[["order", "half", "single", "network"]], strict=True))
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas((7.4, 1.9), 1, 5)
