@@ -123,7 +123,6 @@ def publish() -> None:
         nbformat.write(notebook, path)
     for path in chapters():
         notebook = execute(path, {})
-        nbformat.write(notebook, path)
         notebook.metadata["fmlib"] = freshness(path)
         nbformat.write(notebook, path)
         print(f"executed {path.name}")

@@ -4,7 +4,7 @@ A unit sine through a function f is again periodic, f(sin t) = a_0 + sum_k a_k c
 amplitude of harmonic k is c_k = hypot(a_k, b_k); a sine alone has c_1 = 1. Each coefficient is found twice: measured
 by the FFT of one evenly sampled period, and computed from a closed form or a convergent series in which no
 integral is sampled. Arrays of coefficients have shape (harmonics + 1, 2): row k holds (a_k, b_k).
-Source: PAPER section 2.1 and figure 1.
+Source: Karantzas et al. (2022), section 2.1 and figure 1.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def intermodulation(function: Function, first: int, second: int, samples: int = 
 def square_intermodulation(first: int, second: int) -> dict[str, float]:
     """Product -> exact amplitude, 0 if absent, of (cos w1 t + cos w2 t)^2; raises as `products` does.
 
-    1 + cos(2 w1 t) / 2 + cos(2 w2 t) / 2 + cos((w1 + w2) t) + cos((w1 - w2) t). Source: PAPER section 2.1.
+    1 + cos(2 w1 t) / 2 + cos(2 w2 t) / 2 + cos((w1 + w2) t) + cos((w1 - w2) t). Source: the paper, section 2.1.
     """
     present = {"DC": 1.0, "2w1": 0.5, "2w2": 0.5, "w1+w2": 1.0, "w1-w2": 1.0}
     return {name: present.get(name, 0.0) for name in products(first, second)}

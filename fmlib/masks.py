@@ -5,10 +5,10 @@ mask minimises
 
     J_k(M_k) = mean over its images of g(L(f(M_k(x)), y) - L(f(x), y)) + penalty * mean(M_k),    g(d) = exp(d^2)
 
-with every entry of M_k clamped to [0, 1] (PAPER equation 2; the penalty is lambda over the L1 norm of the
-all-ones mask, as in the authors' code). Dataset, class and image masks differ only by the index that maps an
-image to its mask: one mask for all, one a class, one an image. The masks are independent problems, summed over
-k, so a mask does not depend on which others are learned beside it.
+with every entry of M_k clamped to [0, 1]. This is equation 2 of Karantzas et al. (2022), with lambda over the L1 norm
+of the all-ones mask as the penalty, as in the authors' code. Dataset, class and image masks differ only by the index
+that maps an image to its mask: one mask for all, one a class, one an image. The masks are independent problems,
+summed over k.
 
 **The guard.** exp(d^2) overflows float32 at |d| = 9.4, and long before that one step with a huge gradient
 inflates Adam's second moment so that the mask stops moving. Beyond |d| = guard, g goes on along its tangent: it

@@ -44,7 +44,7 @@ def half_plane(full: Tensor) -> Tensor:
 
 
 def apply_mask(images: Tensor, half: Tensor, centre: float = 0.0) -> Tensor:
-    """Filtered images M(x) = centre + irfft2(M * rfft2(x - centre)), PAPER section 2.1.
+    """Filtered images M(x) = centre + irfft2(M * rfft2(x - centre)): the paper, section 2.1.
 
     images: (B, C, H, W); half: (H, W // 2 + 1), or (B, H, W // 2 + 1) for one mask an image. The paper filters
     normalised images: with `centre` the mean that a network subtracts, dropping DC leaves gray, not black.
@@ -69,7 +69,7 @@ def l1_share(half: Tensor, width: int) -> Tensor:
 
 
 def complement(mask: Tensor, threshold: float = 1e-8) -> Tensor:
-    """1 where the mask is below `threshold`, else 0 (PAPER section 3.2)."""
+    """1 where the mask is below `threshold`, else 0 (the paper, section 3.2)."""
     return (mask < threshold).to(mask.dtype)
 
 
@@ -108,7 +108,7 @@ def _band_energies(mask: Tensor, band: Tensor, bands: int) -> Tensor:
 def radial_energy(mask: Tensor, bands: int = 64) -> Tensor:
     """Energy of a full mask (..., H, W) in `bands` rings of equal width from DC to the corner: (..., bands).
 
-    The squares sum to 1. Source: PAPER figure 4.
+    The squares sum to 1. Source: the paper, figure 4.
     """
     height, width = mask.shape[-2:]
     position = radius(height, width) / corner_radius(height, width)
@@ -118,7 +118,7 @@ def radial_energy(mask: Tensor, bands: int = 64) -> Tensor:
 def angular_energy(mask: Tensor, bands: int = 64) -> Tensor:
     """Energy of a full mask (..., H, W) in `bands` sectors of equal angle around DC: (..., bands).
 
-    DC has no direction and is left out, so the squares sum to 1 minus DC's share. Source: PAPER figure 4.
+    DC has no direction and is left out, so the squares sum to 1 minus DC's share. Source: the paper, figure 4.
     """
     height, width = mask.shape[-2:]
     band = (angle(height, width) / (2 * math.pi) * bands + 1e-5).long() % bands

@@ -78,7 +78,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place and leave it with the weights of the epoch of least validation loss.
 
-    data, validation: splits on the model's device. Adam with a one-cycle rate (PAPER section 2.2). Returns one
+    data, validation: splits on the model's device. Adam with a one-cycle rate (the paper, section 2.2). Returns one
     row an epoch: loss and accuracy (running, on what the regime made of the training set), and both on validation.
     Every random draw follows from (seed, epoch), so a run resumed from `checkpoint` gives the same network.
     Raises `FmlibError` for an unknown regime, a model that does not fit the data, or a loss that is not finite.

@@ -120,7 +120,7 @@ ONE = torch.zeros(12, dtype=torch.long)
 
 
 def test_plain_objective_breaks_down_on_steep_logits(steep):
-    """The loop of PAPER section 1 with nothing added: the mask is NaN after two steps."""
+    """The paper's objective with nothing added: the mask is NaN after two steps."""
     model, images, labels = steep
     mask = torch.ones(SIDE, SIDE // 2 + 1, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=STEEP.lr)
