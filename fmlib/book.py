@@ -135,7 +135,7 @@ def build(results: Results) -> Path:
     """
     place = BUILD / results.profile
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".ipynb_checkpoints"))
+    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
     parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
