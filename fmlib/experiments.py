@@ -25,7 +25,7 @@ from fmlib.data import planted_tones, tone_mask
 from fmlib.lab import Lab
 from fmlib.results import Results
 from fmlib.spectra import apply_mask, correlation, full_plane, half_plane, l1_share, low_share, mean_radius
-from fmlib.store import Job, Store, arrays_to_bytes, write_bytes
+from fmlib.store import Artifact, Job, Store, arrays_to_bytes, write_bytes
 
 #: Networks of fewer weights than this are published with the results.
 SMALL = 1_000_000
@@ -83,28 +83,14 @@ def _mask_jobs(lab: Lab) -> list[Job]:
 
 
 def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    width = lab.profile.data.size
     rows, history, masks = [], [], {}
     hits: dict[str, np.ndarray] = {}
     fits = [(r, n, "plain") for r, n in _each(lab)] + [("N", 0, variant) for variant in _VARIANTS]
     for regime, number, variant in fits:
         artifact = store.get(lab.mask(regime, number, variant))
-        half = torch.from_numpy(artifact.arrays["half"])
-        full = full_plane(half, width)
-        masks[regime, number, variant] = full
+        masks[regime, number, variant] = full_plane(torch.from_numpy(artifact.arrays["half"]), lab.profile.data.size)
         label = {"regime": regime, "repetition": number, "variant": variant}
-        settled = artifact.arrays["l1_share"]
-        last = {name: float(artifact.arrays[name][-1]) for name in ("invariance", "guarded")}
-        spec = lab.profile.single_mask if variant == "single" else lab.profile.mask
-        images = store.get(lab.evaluation("N")).arrays["standard"].size // (2 if variant == "half" else 1)
-        last["steps"] = artifact.facts["epochs"] * math.ceil(images / spec.batch)
-        last["last_change"] = float(abs(np.diff(settled, prepend=1.0)[-1]))
-        shape = {
-            "l1_share": float(l1_share(half, width)),
-            "low_share": float(low_share(full)),
-            "mean_radius": float(mean_radius(full)),
-        }
-        rows.append(label | shape | last | artifact.facts)
+        rows.append(label | _describe(lab, artifact, variant))
         for epoch in range(len(artifact.arrays["l1_share"])):
             values = {
                 name: float(artifact.arrays[name][epoch]) for name in ("invariance", "l1_share", "kept", "guarded")
@@ -127,6 +113,23 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         "held_out.npz": arrays_to_bytes(store.get(lab.held_out()).arrays),
         "scheme.npz": arrays_to_bytes(_scheme(lab, masks["N", 0, "plain"])),
     }
+
+
+def _describe(lab: Lab, artifact: Artifact, variant: str) -> dict[str, Any]:
+    """What a dataset mask looks like, and how its fit ended."""
+    half = torch.from_numpy(artifact.arrays["half"])
+    full = full_plane(half, lab.profile.data.size)
+    spec = lab.profile.single_mask if variant == "single" else lab.profile.mask
+    images = math.ceil(lab.counts["validation"] / (2 if variant == "half" else 1))
+    return {
+        "l1_share": float(l1_share(half, lab.profile.data.size)),
+        "low_share": float(low_share(full)),
+        "mean_radius": float(mean_radius(full)),
+        "invariance": float(artifact.arrays["invariance"][-1]),
+        "guarded": float(artifact.arrays["guarded"][-1]),
+        "steps": artifact.facts["epochs"] * math.ceil(images / spec.batch),
+        "last_change": float(abs(np.diff(artifact.arrays["l1_share"], prepend=1.0)[-1])),
+    } | artifact.facts
 
 
 def _stability(lab: Lab, masks: dict[tuple[str, int, str], Tensor]) -> list[dict[str, Any]]:
