@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torchattacks
 from torch import Tensor, nn
@@ -9,17 +11,31 @@ from torch import Tensor, nn
 from fmlib.config import AttackSpec, require
 from fmlib.runtime import frozen, seeded
 
+#: Family -> the attack of a model. The first two move within the spec's l-infinity ball; the other two seek a
+#: misclassification at least l2 distance, and know no radius.
+FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack]] = {
+    "PGD": lambda model, spec: torchattacks.PGD(model, spec.epsilon, spec.step, spec.steps, random_start=True),
+    "FGSM": lambda model, spec: torchattacks.FGSM(model, spec.epsilon),
+    "DeepFool": lambda model, spec: torchattacks.DeepFool(model, steps=20),
+    "CW": lambda model, spec: torchattacks.CW(model, c=10, steps=50, lr=0.002),
+}
 
-def pgd(model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, seed: int, purpose: str) -> Tensor:
-    """Adversarial images within `spec.epsilon` (l-infinity, pixel units) of `images`, and within [0, 1].
 
-    Projected gradient ascent of the cross-entropy from a random start; images (B, C, H, W), labels (B,).
-    The model is attacked in eval mode and left as it was. Raises `FmlibError` for pixels outside [0, 1].
-    Source: Madry et al. (2018), as torchattacks implements it.
+def perturb(
+    model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, seed: int, purpose: str, family: str = "PGD"
+) -> Tensor:
+    """Adversarial images, within [0, 1], of `images` (B, C, H, W) with `labels` (B,): same shape.
+
+    family: a key of FAMILIES; by default projected gradient ascent of the cross-entropy from a random start, within
+    `spec.epsilon` (l-infinity, pixel units) of the images. The model is attacked in eval mode and left as it was.
+    Raises `FmlibError` for pixels outside [0, 1] and an unknown family.
+    Source: Madry et al. (2018), Goodfellow et al. (2015), Moosavi-Dezfooli et al. (2016), Carlini and Wagner (2017),
+    as torchattacks implements them.
     """
+    require(family in FAMILIES, f"unknown attack {family!r}: choose one of {', '.join(FAMILIES)}")
     require(
-        bool(((images >= 0) & (images <= 1)).all()), "PGD needs pixels in [0, 1]: keep the normalisation in the model"
+        bool(((images >= 0) & (images <= 1)).all()),
+        "attacks need pixels in [0, 1]: keep the normalisation in the model",
     )
     with frozen(model), torch.enable_grad(), seeded(seed, purpose):
-        attack = torchattacks.PGD(model, eps=spec.epsilon, alpha=spec.step, steps=spec.steps, random_start=True)
-        return attack(images, labels)
+        return FAMILIES[family](model, spec)(images, labels)

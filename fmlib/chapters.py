@@ -48,8 +48,9 @@ def load(profile: str, folder: str = "") -> Results:
     store = Store(kept, pick_device(), say=print)
     root = Path(os.environ["FMLIB_DATA"]) if "FMLIB_DATA" in os.environ else None
     lab = Lab(named_profile(profile), 0, store.device, root)
-    experiments.run(experiments.recipes([]), lab, store)
-    return experiments.publish(lab, store, kept / "results" / profile)
+    chosen = experiments.recipes([])
+    experiments.run(chosen, lab, store)
+    return experiments.publish(chosen, lab, store, kept / "results" / profile)
 
 
 def source(function: Callable[..., Any]) -> Code:

@@ -15,7 +15,7 @@ from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
 from fmlib.models import build
-from fmlib.results import PUBLISHED
+from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
 from fmlib.store import Store
 
@@ -44,17 +44,22 @@ def parser() -> argparse.ArgumentParser:
 
     top = argparse.ArgumentParser(prog="fmlib", description="Fourier masks of neural networks.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    grammar = {}
     for name, about in (
         ("run", "compute recipes; resumes where it was stopped"),
         ("status", "what is computed, what is missing, what it will cost"),
+        ("publish", "write computed recipes to data/results/<profile>/; the other recipes there stay as they are"),
     ):
-        command = commands.add_parser(name, parents=[common], help=about, description=about)
-        command.add_argument("recipe", nargs="*", help=f"{', '.join(experiments.RECIPES)} or all (default: all)")
+        grammar[name] = commands.add_parser(name, parents=[common], help=about, description=about)
+        grammar[name].add_argument("recipe", nargs="*", help=f"{', '.join(experiments.RECIPES)} or all (default: all)")
+    grammar["run"].add_argument(
+        "--published-networks",
+        action="store_true",
+        help="do not train the networks whose weights are published for this profile: take those",
+    )
     about = "check the photographs, or fetch them"
     data = commands.add_parser("data", parents=[common], help=about, description=about)
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
-    about = "write the computed results to data/results/<profile>/"
-    commands.add_parser("publish", parents=[common], help=about, description=about)
     about = "run the recipes, execute every chapter on their results and build the HTML, all under _build/"
     made = commands.add_parser("book", parents=[common], help=about, description=about)
     made.add_argument(
@@ -134,18 +139,24 @@ def main(words: list[str] | None = None) -> int:
         lab = Lab(profile(given.profile), given.seed, device, root, progress=not given.quiet and sys.stderr.isatty())
         store = Store(given.store, device, say=lambda line: print(line, flush=True))
         if given.command == "run":
-            experiments.run(experiments.recipes(given.recipe), lab, store)
+            chosen = experiments.recipes(given.recipe)
+            if given.published_networks:
+                for name in experiments.restore(lab, store, Results.open(PUBLISHED / lab.profile.name)):
+                    store.say(f"published: {name}")
+            experiments.run(chosen, lab, store)
         elif given.command == "status":
             _status(lab, store, experiments.recipes(given.recipe))
         elif given.command == "data":
             _data(lab, given.download)
         elif given.command == "publish":
-            print(f"published to {experiments.publish(lab, store, PUBLISHED / lab.profile.name).folder}")
+            chosen = experiments.recipes(given.recipe)
+            print(f"published to {experiments.publish(chosen, lab, store, PUBLISHED / lab.profile.name).folder}")
         elif given.publish:
             book.publish()
         else:
-            experiments.run(experiments.recipes([]), lab, store)
-            results = experiments.publish(lab, store, book.BUILD / "results" / lab.profile.name)
+            chosen = experiments.recipes([])
+            experiments.run(chosen, lab, store)
+            results = experiments.publish(chosen, lab, store, book.BUILD / "results" / lab.profile.name)
             print(f"the book lies at {book.build(results)}")
     except FmlibError as error:
         print(f"fmlib: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -132,6 +133,23 @@ class MaskSpec:
         require(self.batch >= 1 and self.epochs >= 1 and self.patience >= 1, "batch, epochs, patience must be >= 1")
         require(0 < self.guard <= 9, f"guard must lie in (0, 9]: exp(d^2) overflows float32 beyond, not {self.guard}")
 
+    @property
+    def calm(self) -> float:
+        """An epoch is still only if the invariance cost changed by no more than this."""
+        return math.inf
+
+
+@dataclass(frozen=True)
+class ImageMaskSpec(MaskSpec):
+    """How a mask of one image is learned, by default as the authors do; an epoch is one step."""
+
+    penalty: float = 0.07
+    lr: float = 0.008  # where the authors' one-cycle plan of four million steps stays
+    one_cycle: bool = False
+    epochs: int = 20_000
+    patience: int = 300
+    calm: float = 1e-6
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -143,6 +161,10 @@ class Profile:
     train: TrainSpec
     mask: MaskSpec
     single_mask: MaskSpec  # the authors' way, one image a step, to compare with
+    image_mask: ImageMaskSpec
+    second_network: NetworkSpec  # another architecture, to compare with
+    images: int  # validation images considered for image masks, the same number of each class; 0 is all
+    chunk: int  # of these images are done in one job
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
     planted_repetitions: int = 5  # and the planted-frequency test this many times
@@ -165,10 +187,14 @@ PROFILES = {
                 lr=5e-3,
                 crop=(1.0, 1.0),
                 flip=False,
-                attack=AttackSpec(step=0.06 * 0.226 / 2, steps=3),
+                attack=AttackSpec(epsilon=0.04, step=0.02, steps=3),
             ),
             mask=MaskSpec(lr=0.02, batch=50, epochs=30, memory=0.99),
             single_mask=MaskSpec(lr=0.004, epochs=6),
+            image_mask=ImageMaskSpec(lr=0.05, epochs=300, patience=30),
+            second_network=NetworkSpec("tiny_resnet", mean=0.5, std=0.14),
+            images=200,
+            chunk=100,
             planted_repetitions=2,
         ),
         Profile(
@@ -178,6 +204,10 @@ PROFILES = {
             train=TrainSpec(epochs=16, lr=5e-3, crop=(0.35, 1.0)),
             mask=MaskSpec(lr=0.01, batch=32, epochs=60, memory=0.99),
             single_mask=MaskSpec(epochs=30),
+            image_mask=ImageMaskSpec(epochs=6000),
+            second_network=NetworkSpec("small_resnet"),
+            images=0,
+            chunk=50,
             repetitions=3,
         ),
         Profile(
@@ -187,6 +217,10 @@ PROFILES = {
             train=TrainSpec(),
             mask=MaskSpec(lr=0.01, batch=32, epochs=60, memory=0.99),
             single_mask=MaskSpec(),
+            image_mask=ImageMaskSpec(),
+            second_network=NetworkSpec("resnet18"),
+            images=0,
+            chunk=512,
         ),
     )
 }

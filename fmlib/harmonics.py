@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmlib.config import require
+from fmlib.runtime import generator
 
 Function = Callable[[Tensor], Tensor]
 Row = dict[str, str | int | float | None]
@@ -232,3 +233,21 @@ def waveforms(samples: int = 256) -> dict[str, np.ndarray]:
         arrays[f"wave_{name}"] = function(torch.sin(phase)).numpy()
         arrays[f"amplitude_{name}"] = amplitudes(function, 16)
     return arrays
+
+
+def translation_damping(reach: float = 0.4, highest: int = 16, shifts: int = 4096) -> list[Row]:
+    """Rows of frequency, measured, exact: what is left of a filter averaged over shifts of up to `reach` either way.
+
+    A random filter of one dimension is shifted by `shifts` even steps within +-reach (of its length) and averaged; the
+    amplitude of the average over the filter's own is measured at 0..highest cycles, and is exactly
+    |sinc(2 reach f)|, sinc(x) = sin(pi x) / (pi x). Raises `FmlibError` unless 0 < reach <= 1/2.
+    Source: Karantzas et al. (2022), section 3, the argument for a network of one layer.
+    """
+    require(0 < reach <= 0.5, f"reach is a share of the length, above 0 and at most 1/2, not {reach}")
+    own = torch.fft.rfft(torch.randn(4 * highest, generator=generator(0, "filter"), dtype=torch.float64))[: highest + 1]
+    frequency = torch.arange(highest + 1, dtype=torch.float64)
+    steps = (2 * (torch.arange(shifts, dtype=torch.float64) + 0.5) / shifts - 1) * reach
+    shifted = own * torch.exp(-2j * math.pi * steps[:, None] * frequency)  # (shifts, highest + 1)
+    measured = (shifted.mean(0).abs() / own.abs()).tolist()
+    exact = torch.sinc(2 * reach * frequency).abs().tolist()
+    return [{"frequency": k, "measured": measured[k], "exact": exact[k]} for k in range(highest + 1)]

@@ -29,9 +29,14 @@ def wilson(hits: np.ndarray) -> Measured:
 
 def paired(first: np.ndarray, second: np.ndarray) -> Measured:
     """Difference of two hit rates on the same images, first - second, in points, with its normal 95% interval."""
-    difference = first.astype(float) - second.astype(float)
-    mean, error = 100 * difference.mean(), 100 * Z * difference.std(ddof=1) / math.sqrt(difference.size)
-    return Measured(mean, mean - error, mean + error, difference.size)
+    return average(100 * (first.astype(float) - second.astype(float)))
+
+
+def average(values: np.ndarray) -> Measured:
+    """Mean of values (N,), not all nan, with its normal 95% interval; nan are left out."""
+    values = values[~np.isnan(values)].astype(float)
+    error = Z * values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else 0.0
+    return Measured(float(values.mean()), float(values.mean()) - error, float(values.mean()) + error, values.size)
 
 
 def envelope(parts: list[Measured]) -> Measured:

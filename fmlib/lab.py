@@ -34,6 +34,11 @@ class Lab:
     root: Path | None = None  # of the photographs
     progress: bool = True
 
+    @property
+    def title(self) -> str:
+        """The profile and its network's architecture, for people."""
+        return f"{self.profile.name} {self.profile.network.architecture}"
+
     @cached_property
     def dataset(self) -> Job:
         """The images and labels, uint8."""
@@ -59,6 +64,11 @@ class Lab:
         if isinstance(spec, PlantedSpec):
             return {"train": spec.train, "validation": spec.validation}
         return {split: len(tree.samples) for split, tree in folders(spec, self.root).items()}
+
+    @property
+    def half_size(self) -> tuple[int, int]:
+        """Rows and columns of a half mask."""
+        return self.profile.data.size, self.profile.data.size // 2 + 1
 
     def open_dataset(self, artifact: Artifact) -> Dataset:
         """The stored data set, on the device."""
@@ -96,7 +106,7 @@ class Lab:
 
         described = {"network": asdict(self.profile.network), "training": asdict(spec), "seed": seed}
         cost = 1 + spec.attack.steps if regime == "A" else 1
-        name = f"network {regime} ({self.profile.name}, seed {self.seed + repetition})"
+        name = f"network {regime} ({self.title}, seed {seed})"
         return Job(
             "network", name, described, compute, (self.dataset,), passes=cost * spec.epochs * self.counts["train"]
         )
@@ -132,7 +142,7 @@ class Lab:
             )
 
         described = {"mask": asdict(spec), "seed": seed, "half": variant == "half"}
-        name = f"mask of {regime} ({self.profile.name}, seed {self.seed + repetition}, {variant})"
+        name = f"mask of {regime} ({self.title}, seed {self.seed + repetition}, {variant})"
         inputs = (self.dataset, self.network(regime, repetition))
         passes = spec.epochs * self.counts["validation"] / (2 if variant == "half" else 1)
         return Job("mask", name, described, compute, inputs, passes=passes)
@@ -154,7 +164,7 @@ class Lab:
 
         described = {"attack": asdict(attack), "seed": self.seed + repetition}
         inputs = (self.dataset, self.network(regime, repetition), self.mask(regime, repetition))
-        name = f"accuracy of {regime} ({self.profile.name}, seed {self.seed + repetition})"
+        name = f"accuracy of {regime} ({self.title}, seed {self.seed + repetition})"
         return Job(
             "evaluation", name, described, compute, inputs, passes=(attack.steps + 1) * self.counts["validation"]
         )
@@ -177,3 +187,8 @@ class Lab:
     def planted(self, repetition: int) -> Lab:
         """The laboratory of the planted-frequency test: profile quick's data and network, its own seed."""
         return replace(self, profile=PROFILES["quick"], seed=self.seed + repetition)
+
+    @property
+    def second(self) -> Lab:
+        """The same laboratory with the profile's second architecture."""
+        return replace(self, profile=replace(self.profile, network=self.profile.second_network))

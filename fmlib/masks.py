@@ -81,7 +81,8 @@ def learn_masks(
     mean that the network subtracts (see spectra.apply_mask). Each step takes `spec.batch` images of every
     unfinished mask; an epoch has as many steps as show the largest mask each of its images once, so that masks of fewer
     images see theirs more often. A mask stops once, `spec.patience` epochs in a row, its
-    L1 share moved less than `spec.still` while it kept at least `spec.keep` of the unmasked accuracy.
+    L1 share moved by no more than `spec.still`, and its invariance cost by no more than `spec.calm`, while it kept at
+    least `spec.keep` of the unmasked accuracy.
     Each mask's order of images follows from (seed, mask, epoch). Losses are averaged over a mask's images and
     summed over masks. Raises `FmlibError` for inputs that do not fit, and for values that are not finite.
     """
@@ -106,6 +107,7 @@ def learn_masks(
 
     title = f"{len(members)} mask{'s' * (len(members) > 1)}"
     bar = tqdm(range(fit.epoch, spec.epochs), desc=title, unit="epoch", disable=not progress)
+    report = max(100 // steps, 1)  # epochs
     with frozen(model):
         for epoch in bar:
             active = fit.active()
@@ -113,8 +115,9 @@ def learn_masks(
                 break
             orders = [_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()]
             fit.run_epoch(torch.stack(orders), active, steps, spec.keep * unmasked)
-            last = {name: float(rows[-1].mean()) for name, rows in fit.history.items()}
-            bar.set_postfix({name: f"{value:.4f}" for name, value in last.items()}, left=len(fit.active()))
+            if progress and epoch % report == 0:
+                last = {name: float(rows[-1].mean()) for name, rows in fit.history.items()}
+                bar.set_postfix({name: f"{value:.4f}" for name, value in last.items()}, left=len(fit.active()))
             if checkpoint and checkpoint.due():
                 checkpoint.save(fit.state())
     return Masks(
@@ -193,9 +196,12 @@ class _Fit:
             )
         for name, rows in self.history.items():
             rows.append(totals[name].cpu())
-        calm = ((share - before).abs() < self.problem.spec.still) & (totals["kept"] >= wanted)
+        spec, invariance = self.problem.spec, self.history["invariance"]
+        still = ((share - before).abs() <= spec.still) & (totals["kept"] >= wanted)
+        if len(invariance) > 1:
+            still &= (invariance[-1] - invariance[-2]).abs().to(still.device) <= spec.calm
         self.epochs[active] += 1
-        self.still[active] = torch.where(calm, self.still + 1, 0)[active]
+        self.still[active] = torch.where(still, self.still + 1, 0)[active]
 
     def _move(self, objective: Tensor, active: Tensor) -> None:
         """One step of Adam, clamped to [0, 1]; its momentum must not move a mask that has stopped."""
@@ -233,6 +239,8 @@ class _Fit:
 
 def _order(members: Tensor, length: int, seed: int, mask: int, epoch: int) -> Tensor:
     """`length` of a mask's images in random order, all of them shown before any comes again."""
+    if len(members) == 1:
+        return members.expand(length)
     draws = generator(seed, f"mask {mask} epoch {epoch}")
     rounds = math.ceil(length / len(members))
     order = torch.cat([torch.randperm(len(members), generator=draws) for _ in range(rounds)])[:length]

@@ -1,4 +1,4 @@
-"""Classifiers whose input is [0,1] pixels: torchvision's VGG11-BN and ResNet18, and two small VGGs."""
+"""Classifiers whose input is [0,1] pixels: torchvision's VGG11-BN and ResNet18, and small ones of both kinds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torchvision.models.resnet import BasicBlock
 
 from fmlib.config import FmlibError, NetworkSpec, require
 from fmlib.runtime import frozen, mixed_precision, seeded
@@ -48,6 +49,29 @@ def small_vgg(channels: int, classes: int) -> nn.Module:
     return vgg(channels, classes, (16, 32, 64, 128, 192))
 
 
+def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
+    """A small ResNet: a 3x3 convolution of stride 2, one of torchvision's basic blocks per width, mean, linear layer.
+
+    Every block but the first halves the resolution.
+    """
+    stem = [nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    blocks: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
+    for before, after in itertools.pairwise(widths):
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after))
+        blocks.append(BasicBlock(before, after, 2, shortcut))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def tiny_resnet(channels: int, classes: int) -> nn.Module:
+    """Three blocks, about 80 thousand weights: for planted frequencies at 32 px."""
+    return resnet(channels, classes, (16, 32, 64))
+
+
+def small_resnet(channels: int, classes: int) -> nn.Module:
+    """Four blocks, about 0.3 million weights: for photographs at 64 px on a CPU."""
+    return resnet(channels, classes, (16, 32, 64, 128))
+
+
 def vgg11_bn(channels: int, classes: int) -> nn.Module:
     """torchvision's VGG11 with batch norm, its first convolution for `channels` input channels."""
     network = torchvision.models.vgg11_bn(num_classes=classes)
@@ -63,7 +87,7 @@ def resnet18(channels: int, classes: int) -> nn.Module:
 
 
 ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
-    network.__name__: network for network in (tiny_vgg, small_vgg, vgg11_bn, resnet18)
+    network.__name__: network for network in (tiny_vgg, small_vgg, vgg11_bn, tiny_resnet, small_resnet, resnet18)
 }
 
 

@@ -118,11 +118,12 @@ class Store:
         saved = SavedState(self.root / job.kind / f"{job.key}.part", self.device)
         self.say(f"{'resuming' if saved.path.exists() else 'computing'} {job.name}")
         artifact = job.compute(inputs, saved)
-        self._write(job, artifact)
+        self.put(job, artifact)
         saved.path.unlink(missing_ok=True)
         return artifact
 
-    def _write(self, job: Job, artifact: Artifact) -> None:
+    def put(self, job: Job, artifact: Artifact) -> None:
+        """Write a job's artifact, whole or not at all."""
         files = {"arrays.npz": arrays_to_bytes(artifact.arrays)}
         if artifact.weights:
             files["weights.safetensors"] = save_weights(

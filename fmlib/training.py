@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from fmlib.attacks import pgd
+from fmlib.attacks import perturb
 from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
 from fmlib.data import Split, random_affine, warp
 from fmlib.models import check_classifier, evaluate
@@ -45,7 +45,7 @@ def plain(batch: Batch) -> Tensor:
 def adversarial(batch: Batch) -> Tensor:
     """A: as N, then attacked by PGD against the network as it stands."""
     images = batch.affine().clamp(0, 1)
-    return pgd(batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=f"step {batch.step}")
+    return perturb(batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=f"step {batch.step}")
 
 
 def scale(batch: Batch) -> Tensor:
@@ -172,7 +172,7 @@ def correctness(
     def prepared() -> Iterator[tuple[Tensor, Tensor]]:
         for number, (images, labels) in enumerate(data.batches(batch)):
             if attack:
-                images = pgd(model, images, labels, attack, seed=seed, purpose=f"evaluation {number}")
+                images = perturb(model, images, labels, attack, seed=seed, purpose=f"evaluation {number}")
             yield (transform(images) if transform else images), labels
 
     return evaluate(model, prepared())[1].cpu()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlib.attacks import pgd
+from fmlib.attacks import perturb
 from fmlib.config import AttackSpec, FmlibError, NetworkSpec
 from fmlib.models import build
 
@@ -34,7 +34,7 @@ def test_result_lies_in_the_ball_and_in_the_unit_interval(linear, seed, epsilon,
     images, weight = images_of(seed), binary_weights(seed, 16)
     spec = AttackSpec(epsilon, epsilon * stride, steps)
     model = linear(torch.stack((-weight, weight)))
-    attacked = pgd(model, images, torch.tensor([0, 1, 0, 1]), spec, seed=seed, purpose="ball")
+    attacked = perturb(model, images, torch.tensor([0, 1, 0, 1]), spec, seed=seed, purpose="ball")
     assert (attacked - images).abs().max().item() <= epsilon + ROUNDING
     assert attacked.min().item() >= 0
     assert attacked.max().item() <= 1
@@ -49,7 +49,7 @@ def test_linear_model_gives_the_analytic_answer(linear, seed, epsilon, steps):
     images, weight = images_of(seed), binary_weights(seed, 16)
     labels = torch.tensor([0, 1, 1, 0])
     spec = AttackSpec(epsilon, 2 * epsilon / steps, steps + 1)
-    attacked = pgd(linear(torch.stack((-weight, weight))), images, labels, spec, seed=seed, purpose="linear")
+    attacked = perturb(linear(torch.stack((-weight, weight))), images, labels, spec, seed=seed, purpose="linear")
     uphill = torch.where(labels == 1, -1.0, 1.0)[:, None] * weight.sign()  # away from the right class
     expected = (images + epsilon * uphill.view(images.shape)).clamp(0, 1)
     torch.testing.assert_close(attacked, expected, atol=ROUNDING, rtol=0)
@@ -57,7 +57,7 @@ def test_linear_model_gives_the_analytic_answer(linear, seed, epsilon, steps):
 
 def test_attack_raises_the_loss_of_a_network(trained, planted):
     images, labels = planted.validation.pixels(), planted.validation.labels
-    attacked = pgd(trained, images, labels, AttackSpec(0.1, 0.02, 10), seed=0, purpose="x")
+    attacked = perturb(trained, images, labels, AttackSpec(0.1, 0.02, 10), seed=0, purpose="x")
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy
         assert loss(trained(attacked), labels).item() > 10 * loss(trained(images), labels).item()
@@ -68,7 +68,7 @@ def test_start_is_random_and_follows_seed_and_purpose(trained, planted):
     spec = AttackSpec(steps=2)
 
     def attack(seed, purpose):
-        return pgd(trained, images, labels, spec, seed=seed, purpose=purpose)
+        return perturb(trained, images, labels, spec, seed=seed, purpose=purpose)
 
     first = attack(0, "a")
     assert torch.equal(first, attack(0, "a"))
@@ -82,7 +82,7 @@ def test_result_does_not_depend_on_the_global_generator_nor_move_it(trained, pla
     for state in (1, 2):
         torch.manual_seed(state)
         before = torch.get_rng_state()
-        results.append(pgd(trained, images, labels, AttackSpec(steps=2), seed=0, purpose="a"))
+        results.append(perturb(trained, images, labels, AttackSpec(steps=2), seed=0, purpose="a"))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(*results)
 
@@ -96,7 +96,7 @@ def test_model_is_left_as_it_was(look):
     before = look(model)
     images = torch.rand(2, 1, 16, 16)
     copy = images.clone()
-    pgd(model, images, torch.tensor([0, 1]), AttackSpec(), seed=0, purpose="a")
+    perturb(model, images, torch.tensor([0, 1]), AttackSpec(), seed=0, purpose="a")
     assert look(model) == before
     assert torch.equal(images, copy)
 
@@ -105,16 +105,16 @@ def test_model_is_attacked_in_eval_mode():
     """In train mode an image's result would depend on its batch, through batch norm."""
     model = build(NetworkSpec("tiny_vgg"), seed=0)
     images, labels = torch.rand(2, 1, 16, 16), torch.tensor([0, 1])
-    from_train = pgd(model.train(), images, labels, AttackSpec(), seed=0, purpose="a")
-    from_eval = pgd(model.eval(), images, labels, AttackSpec(), seed=0, purpose="a")
+    from_train = perturb(model.train(), images, labels, AttackSpec(), seed=0, purpose="a")
+    from_eval = perturb(model.eval(), images, labels, AttackSpec(), seed=0, purpose="a")
     assert torch.equal(from_train, from_eval)
 
 
 def test_attack_works_where_gradients_are_off(trained, planted):
     images, labels = planted.validation.pixels(slice(2)), planted.validation.labels[:2]
     with torch.no_grad():
-        inside = pgd(trained, images, labels, AttackSpec(), seed=0, purpose="a")
-    assert torch.equal(inside, pgd(trained, images, labels, AttackSpec(), seed=0, purpose="a"))
+        inside = perturb(trained, images, labels, AttackSpec(), seed=0, purpose="a")
+    assert torch.equal(inside, perturb(trained, images, labels, AttackSpec(), seed=0, purpose="a"))
 
 
 @pytest.mark.parametrize("pixel", [-0.01, 1.01, 255.0, float("nan")])
@@ -122,4 +122,4 @@ def test_pixels_outside_the_unit_interval_are_refused(linear, pixel):
     images = images_of(0)
     images[2, 0, 1, 1] = pixel
     with pytest.raises(FmlibError, match=r"\[0, 1\]"):
-        pgd(linear(torch.rand(2, 16)), images, torch.tensor([0, 1, 0, 1]), AttackSpec(), seed=0, purpose="a")
+        perturb(linear(torch.rand(2, 16)), images, torch.tensor([0, 1, 0, 1]), AttackSpec(), seed=0, purpose="a")

@@ -68,7 +68,7 @@ def results(tmp_path_factory):
     lab = Lab(small(), 0, torch.device("cpu"), progress=False)
     store = Store(place / "store", lab.device)
     experiments.run(experiments.recipes([]), lab, store)
-    return experiments.publish(lab, store, place / "quick")
+    return experiments.publish(experiments.recipes([]), lab, store, place / "quick")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fmlib import experiments
-from fmlib.config import PROFILES, MaskSpec, PlantedSpec, TrainSpec, profile
+from fmlib.config import PROFILES, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
 from fmlib.experiments import RECIPES
 from fmlib.lab import Lab
 from fmlib.store import Store
@@ -29,6 +29,8 @@ def small(epochs=2, mask_epochs=4):
         train=TrainSpec(epochs=epochs, batch=50, lr=5e-3, crop=(1.0, 1.0), flip=False),
         mask=MaskSpec(lr=0.05, batch=50, epochs=mask_epochs),
         single_mask=MaskSpec(lr=0.02, epochs=1),
+        image_mask=ImageMaskSpec(lr=0.05, epochs=40, patience=10),
+        images=0,
         planted_repetitions=1,
     )
 
@@ -57,8 +59,8 @@ def test_jobs_share_what_they_need():
 def test_publishing_is_complete_and_repeatable(tmp_path):
     lab, store = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
     experiments.run(experiments.recipes([]), lab, store)
-    first = experiments.publish(lab, store, tmp_path / "first")
-    experiments.publish(lab, store, tmp_path / "second")
+    first = experiments.publish(experiments.recipes([]), lab, store, tmp_path / "first")
+    experiments.publish(experiments.recipes([]), lab, store, tmp_path / "second")
     assert files(tmp_path / "first") == files(tmp_path / "second")
     assert len(first.claims()) == len({row["id"] for row in first.claims()})
     assert all(row["low"] <= row["value"] <= row["high"] for row in first.claims())

@@ -1,0 +1,62 @@
+"""What a claim is: a sentence, how it is measured from published results, and when it counts as reproduced.
+
+A claim's tolerance stands here, written before the result; `judge` turns a measurement into a row of
+`claims.json`. A claim that fails is published as failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fmlib.config import PROFILES, PhotoSpec
+from fmlib.intervals import Measured
+from fmlib.results import Results
+
+PAPER = "Karantzas et al. (2022)"
+Measure = Callable[[Results], Measured]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that a number can bear out or refute."""
+
+    id: str
+    source: str  # where it is claimed
+    statement: str  # in our words
+    published: float | None  # the number printed there
+    unit: str
+    chapter: str
+    measure: Measure
+    reproduced: Callable[[Measured], bool]  # the tolerance
+    partly: Callable[[Measured], bool]  # the wider one
+    tolerance: str  # both in words
+    needs: str = "photographs"  # "anything", "photographs" or "paper": where the sentence can be judged
+
+    def judge(self, results: Results) -> dict[str, Any]:
+        """The claim's row of `claims.json`."""
+        measured = self.measure(results)
+        if (self.needs == "paper" and results.profile != "paper") or (
+            self.needs == "photographs" and not isinstance(PROFILES[results.profile].data, PhotoSpec)
+        ):
+            verdict = "cannot be judged"
+        elif self.reproduced(measured):
+            verdict = "reproduced"
+        else:
+            verdict = "partly" if self.partly(measured) else "not"
+        return {
+            "id": self.id,
+            "source": self.source,
+            "statement": self.statement,
+            "published": self.published,
+            "value": float(f"{measured.value:.6g}"),
+            "low": float(f"{measured.low:.6g}"),
+            "high": float(f"{measured.high:.6g}"),
+            "n": measured.n,
+            "unit": self.unit,
+            "tolerance": self.tolerance,
+            "verdict": verdict,
+            "chapter": self.chapter,
+            "spec": results.manifest["key"],
+        }
