@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Code
 
-from fmlib import experiments
+from fmlib import claim, experiments, image_claims
 from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
+from fmlib.spectra import angular_energy, correlation, radial_energy
 from fmlib.store import Store
 
 try:
@@ -77,7 +78,7 @@ def number(value: float, unit: str) -> str:
     """A claim's number as it should read: one decimal for percent and points, three for others, tiny ones in powers."""
     if 0 < abs(value) < 5e-4:
         return scientific(value)
-    text = f"{value:.1f}" if unit in ("%", "points") else f"{value:.3f}"
+    text = f"{value:.1f}" if unit[:1] == "%" or unit == "points" else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -98,14 +99,23 @@ def glue_claims(results: Results) -> None:
         glue(**{row["id"] if name == "value" else f"{row['id']}.{name}": text for name, text in _readable(row).items()})
 
 
-def claims_table(results: Results, chapter: str) -> HTML:
-    """The claims of one chapter: statement, tolerance, published and own value with interval, n, verdict."""
+def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
+    """The claims of one chapter: statement, tolerance, published and own value with interval, n, verdict.
+
+    linked: each id leads to the figure or section that shows the claim, and its source is named.
+    """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
     read = [_readable(row) for row in rows]
+    source = [f" ({row['source'].replace(f'{claim.PAPER}, ', '')})" if linked else "" for row in rows]
     table = pd.DataFrame(
         {
-            "id": [row["id"] for row in rows],
-            "claim": [f"{row['statement']} <em>Counts as reproduced if {row['tolerance']}.</em>" for row in rows],
+            "id": [
+                f'<a href="{chapter}.html#{row["anchor"]}">{row["id"]}</a>' if linked else row["id"] for row in rows
+            ],
+            "claim": [
+                f"{row['statement']}{where} <em>Counts as reproduced if {row['tolerance']}.</em>"
+                for row, where in zip(rows, source, strict=True)
+            ],
             "published": [one["published"] for one in read],
             "here": [
                 f"{one['value']} {row['unit']}<br>({one['interval']})" for row, one in zip(rows, read, strict=True)
@@ -116,6 +126,106 @@ def claims_table(results: Results, chapter: str) -> HTML:
     )
     with pd.option_context("display.max_colwidth", None):
         return HTML(table.to_html(index=False, escape=False, border=0, classes="claims"))
+
+
+def published_table(results: Results, shown: dict[str, str]) -> pd.DataFrame:
+    """A table of the paper beside ours; shown: claim id -> what the row is called."""
+    read = {name: _readable(results.claim(identity)) for identity, name in shown.items()}
+    columns = {"value": "here", "published": "published", "interval": "interval", "n": "n"}
+    return pd.DataFrame({new: {name: one[old] for name, one in read.items()} for old, new in columns.items()})
+
+
+def kinds_table(results: Results) -> pd.DataFrame:
+    """Of each kind of image mask: how many, how many converged and kept the prediction, how large they are."""
+    table = results.table("image_masks")
+    groups = table.groupby("kind", sort=False)
+    converged = table[table["converged"]].groupby("kind", sort=False)
+    return pd.DataFrame(
+        {
+            "masks": groups.size(),
+            "converged (%)": 100 * groups["converged"].mean(),
+            "kept, converged (%)": 100 * converged["kept"].mean(),
+            "kept, others (%)": 100 * table[~table["converged"]].groupby("kind", sort=False)["kept"].mean(),
+            "steps (median)": groups["steps"].median(),
+            "L1 share": groups["l1_share"].mean(),
+            "non-zero (%)": 100 * groups["nonzero_share"].mean(),
+            "objective": groups["objective"].mean(),
+        }
+    ).round(4)
+
+
+def eligibility(results: Results) -> dict[str, str]:
+    """Numbers of images that enter by the paper's text and by the authors' code, ready for prose.
+
+    Text: N is right on x and wrong on x_A. Code: N and A are both right or both wrong on x, and N's verdict turns.
+    """
+    pairs = results.arrays("pairs")
+    clean, attacked, robust = (pairs[f"prediction.{kind}"] == pairs["labels"] for kind in ("N.x", "N.xA", "A.x"))
+    text, code = clean & ~attacked, (clean == robust) & (clean != attacked)
+    counts = {
+        "validation": clean.size,
+        "eligible": text.sum(),
+        "by_code": code.sum(),
+        "only_text": (text & ~code).sum(),
+        "only_code": (code & ~text).sum(),
+        "turned_right": (code & ~clean).sum(),
+    }
+    return {name: f"{count:,}" for name, count in counts.items()}
+
+
+def attack_spectra(results: Results) -> dict[str, np.ndarray]:
+    """One mean spectrum for each family of attacks, PGD's at the training strength: half planes (H, W // 2 + 1)."""
+    found = {
+        name.removeprefix("spectrum."): one for name, one in results.arrays("attacks").items() if "spectrum" in name
+    }
+    first = next(iter(found))
+    return {name: one for name, one in found.items() if name == first or "PGD" not in name}
+
+
+def attack_table(results: Results) -> pd.DataFrame:
+    """Each attack on N: accuracies of N and A, eligible images, what M_{N,x} undoes, distance and likeness to PGD.
+
+    Right on x and wrong when attacked makes an image eligible; of those with masks, `undone` is the percentage that N
+    classifies rightly behind the mask again.
+    """
+    arrays, pairs = results.arrays("attacks"), results.arrays("pairs")
+    image = results.arrays("image_masks")["image"]
+    right = pairs["prediction.N.x"] == pairs["labels"]
+    names = [name[2:] for name in arrays if name.startswith("N.")]
+    first = torch.from_numpy(arrays[f"spectrum.{names[0]}"])
+    rows = {}
+    for name in names:
+        fooled = right & ~arrays[f"N.{name}"]
+        rows[name] = {
+            "N right (%)": 100 * arrays[f"N.{name}"].mean(),
+            "A right (%)": 100 * arrays[f"A.{name}"].mean(),
+            "eligible": int(fooled.sum()),
+            "undone (%)": 100 * arrays[f"masked.{name}"][fooled[image]].mean() if fooled[image].any() else float("nan"),
+            "l2 distance": float(np.median(arrays[f"distance.{name}"])),
+            "r with PGD": float(correlation(torch.from_numpy(arrays[f"spectrum.{name}"]), first)),
+        }
+    return pd.DataFrame(rows).T.astype({"eligible": int}).round(3)
+
+
+def exceeding(results: Results) -> dict[str, dict[str, np.ndarray]]:
+    """Figure 7's three readings: label -> radial and angular percent of images, in each of 64 bands."""
+    readings = {
+        "$M_{A,x_A}$, as described": ("A.xA", False),
+        "$M_{A,x_A}$, binarised": ("A.xA", True),
+        "$M_{A,x}$, binarised (code)": ("A.x", True),
+    }
+    return {
+        label: {
+            name: 100 * image_claims.more_energy(results, kind, binary, energy).mean(0)
+            for name, energy in (("radial", radial_energy), ("angular", angular_energy))
+        }
+        for label, (kind, binary) in readings.items()
+    }
+
+
+def class_names(results: Results) -> list[str]:
+    """The names of the classes, in the order of their labels."""
+    return [str(name) for name in results.arrays("class_masks")["classes"]]
 
 
 def accuracies(results: Results) -> pd.DataFrame:

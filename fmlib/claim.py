@@ -32,6 +32,7 @@ class Claim:
     reproduced: Callable[[Measured], bool]  # the tolerance
     partly: Callable[[Measured], bool]  # the wider one
     tolerance: str  # both in words
+    anchor: str = "claims"  # of the figure or section that shows it
     needs: str = "photographs"  # "anything", "photographs" or "paper": where the sentence can be judged
 
     def judge(self, results: Results) -> dict[str, Any]:
@@ -58,5 +59,6 @@ class Claim:
             "tolerance": self.tolerance,
             "verdict": verdict,
             "chapter": self.chapter,
+            "anchor": self.anchor,
             "spec": results.manifest["key"],
         }

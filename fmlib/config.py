@@ -206,7 +206,7 @@ PROFILES = {
             single_mask=MaskSpec(epochs=30),
             image_mask=ImageMaskSpec(epochs=6000),
             second_network=NetworkSpec("small_resnet"),
-            images=0,
+            images=1000,
             chunk=50,
             repetitions=3,
         ),

@@ -54,24 +54,24 @@ def _converged(results: Results) -> Measured:
     return wilson(results.table("image_masks")["converged"].to_numpy(bool))
 
 
-def exceeds(results: Results, kind: str, binary: bool) -> np.ndarray:
-    """Whether an image's mask of `kind` has more energy than M_{N,x} in each of 64 radial bands: (K, 64)."""
-    return _more_energy(results, kind, binary, radial_energy)
+def more_energy(
+    results: Results, kind: str, binary: bool = False, energy: Callable[[torch.Tensor], torch.Tensor] = radial_energy
+) -> np.ndarray:
+    """Whether each image's mask of `kind` has more energy than M_{N,x} in each of 64 bands (figure 7): (K, 64).
 
-
-def _more_energy(results: Results, kind: str, binary: bool, energy: Callable[..., torch.Tensor]) -> np.ndarray:
+    binary: of both masks binarised; energy: spectra.radial_energy or angular_energy. A tie is not more.
+    """
     arrays = results.arrays("image_masks")
-    planes = []
+    energies = []
     for name in (kind, "N.x"):
         half = torch.from_numpy(arrays[name].astype(np.float32))
-        full = full_plane(binarize(half) if binary else half, 2 * (half.shape[-1] - 1))
-        planes.append(energy(full))
-    return (planes[0] > planes[1]).numpy()
+        energies.append(energy(full_plane(binarize(half) if binary else half, 2 * (half.shape[-1] - 1))))
+    return (energies[0] > energies[1]).numpy()
 
 
 def _bands(kind: str, binary: bool, bands: slice) -> Measure:
     """Percent of images where a mask of `kind` exceeds M_{N,x} in a band, averaged over bands."""
-    return lambda results: average(100 * exceeds(results, kind, binary)[:, bands].mean(1))
+    return lambda results: average(100 * more_energy(results, kind, binary)[:, bands].mean(1))
 
 
 def _low_shift(results: Results) -> Measured:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fmlib import controls, separability
@@ -39,7 +40,7 @@ def tables(lab: Lab) -> Job:
 
     Arrays (K,) bool: `x`, `xA`, `masked`, `masked_adversarial`, `complement`, both again with the binarised mask, each
     by N; `second.*` and `other.*` by networks to which no mask was fitted (the second architecture, and N of another
-    seed). Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels; `attack_inside` and
+    seed). Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels (0 if M(x) is flat); `attack_inside` and
     `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially matched set.
     """
     observers = {"": lab.network("N"), "second.": lab.second.network("N"), "other.": lab.network("N", 1)}
@@ -71,7 +72,7 @@ def tables(lab: Lab) -> Job:
         hits["attack_inside"] = (energy * support).sum((1, 2)) / whole
         hits["attack_matched"] = (energy * lookalike).sum((1, 2)) / whole
         stacked = torch.stack((pixels.flatten(1), shown["masked"].flatten(1)), 1)  # (K, 2, pixels)
-        hits["likeness"] = torch.stack([torch.corrcoef(pair)[0, 1] for pair in stacked])
+        hits["likeness"] = torch.stack([torch.corrcoef(pair)[0, 1] for pair in stacked]).nan_to_num()
         return Artifact({name: value.cpu().numpy() for name, value in hits.items()})
 
     inputs = (lab.dataset, *observers.values(), pairs(lab), *all_masks(lab, "N.x"))
@@ -117,7 +118,7 @@ def attacks(lab: Lab) -> Job:
 
     For each name of `attack_specs`: `N.<name>` and `A.<name>`, whether N and A are right on the attacked validation
     images (N,); `masked.<name>`, whether N is right on M_{N,x} of them (K,); `spectrum.<name>`, the attack's mean
-    power, each image's scaled to sum 1, over the half plane (H, Wh); `distance.<name>`, l2 norms (N,).
+    power, each image's scaled to sum 1 over the whole plane, as a half plane (H, Wh); `distance.<name>`, l2 norms (N,).
     """
     spec, centre = lab.profile.train.attack, lab.profile.network.mean
 
@@ -132,8 +133,8 @@ def attacks(lab: Lab) -> Job:
             scaled = replace(spec, epsilon=scale * spec.epsilon, step=scale * spec.step)
             attacked = attack_all(networks["N"], images, scaled, seed=lab.seed, purpose=name, family=family)
             change = attacked - images.pixels()
-            power = torch.fft.rfft2(change).abs().square().mean(1) * weights  # (N, H, Wh)
-            total = power.sum((1, 2), keepdim=True)
+            power = torch.fft.rfft2(change).abs().square().mean(1)  # (N, H, Wh)
+            total = (power * weights).sum((1, 2), keepdim=True)
             changed = total[:, 0, 0] > 0
             for regime, model in networks.items():
                 found[f"{regime}.{name}"] = (predictions(model, attacked) == images.labels).cpu().numpy()
@@ -161,7 +162,8 @@ def separability_of_classes(lab: Lab) -> Job:
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
         masks = joined(inputs)
         chosen = separability.balanced(masks["target"])
-        features, labels = masks["half"][chosen].reshape(len(chosen), -1), masks["target"][chosen]
+        features = csr_matrix(masks["half"][chosen].reshape(len(chosen), -1))
+        labels = masks["target"][chosen]
         shuffled = np.random.default_rng(lab.seed).permutation(labels)
         score, permuted, p = separability.permutation(features, labels, rounds, lab.seed)
         found = {"splits": separability.repeated_splits(features, labels, splits, lab.seed)}

@@ -31,13 +31,13 @@ def _image_files(lab: Lab, store: Store) -> dict[str, bytes]:
     first = learned["N.x"]
     chosen = eligible(paired, labels)
     planes = {kind: _half_precision(one["half"]) for kind, one in learned.items()}
-    outcome = {name: paired.arrays[f"prediction.{name}"] for name in KINDS} | {"labels": labels, "eligible": chosen}
+    outcome = {name: array for name, array in paired.arrays.items() if name != "xA"}
     return {
         "image_masks.npz": arrays_to_bytes(planes | {"image": first["image"], "label": labels[first["image"]]}),
         "image_masks.csv": csv([row for kind, one in learned.items() for row in _described(kind, one)]),
         "image_stability.csv": csv(_stability(first, joined([store.get(job) for job in again(lab)]), lab)),
         "class_masks.npz": arrays_to_bytes({"half": per_class.arrays["half"], "classes": np.array(_names(per_class))}),
-        "pairs.npz": arrays_to_bytes(outcome),
+        "pairs.npz": arrays_to_bytes(outcome | {"labels": labels, "eligible": chosen}),
         "samples.npz": arrays_to_bytes(_samples(lab, dataset, paired, learned)),
     }
 

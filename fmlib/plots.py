@@ -1,26 +1,19 @@
-"""Every figure of the book: each function takes what `Results` holds and returns a matplotlib Figure.
-
-Colours are those of Okabe and Ito, told apart by colour-blind readers; masks are drawn with DC in the middle.
-"""
+"""Figures 1 to 4: each function takes what `Results` holds and returns a matplotlib Figure."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from torch import from_numpy
 
+from fmlib.drawing import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
 from fmlib.spectra import angular_energy, radial_energy
 
-BLUE, VERMILION, GREEN, ORANGE, GRAY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#767676"  # Okabe-Ito, and a gray
 REGIMES = {"N": "plain", "A": "adversarial", "S": "scales", "T": "translations", "R": "rotations"}
 KINKED = ("relu", "leaky_relu", "hardtanh")  # not differentiable somewhere
 TITLES = {
@@ -28,25 +21,6 @@ TITLES = {
     "hardtanh": "hardtanh", "sigmoid": "sigmoid", "leaky_relu": "leaky ReLU", "silu": "SiLU", "gelu": "GELU",
     "elu": "ELU",
 }  # fmt: skip
-STYLE: Any = {
-    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "legend.fontsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-}  # fmt: skip
-
-
-class Picture(Figure):
-    """A figure that every notebook shows by itself, as a PNG."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=150)
-        return buffer.getvalue()
-
-
-def _canvas(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Picture, Any]:
-    """A picture of `size` inches and its axes."""
-    figure = Picture(figsize=size, layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
 
 
 def _stems(axes: Axes, positions: np.ndarray, heights: np.ndarray, colour: str, floor: float) -> None:
@@ -66,7 +40,7 @@ def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> P
     """
     names = ("identity", "softplus", "tanh", "relu", "hardtanh")
     with matplotlib.rc_context(STYLE):
-        figure, grid = _canvas((7, 7.2), 5, 2, sharex="col", width_ratios=(1, 1.5))
+        figure, grid = canvas((7, 7.2), 5, 2, sharex="col", width_ratios=(1, 1.5))
         for letter, name, (wave, spectrum) in zip("ABCDE", names, grid, strict=True):
             wave.plot(arrays["time"], arrays["input"], color=GRAY, linewidth=1, linestyle=(0, (3, 2)))
             wave.plot(arrays["time"], arrays[f"wave_{name}"], color=BLUE, linewidth=2)
@@ -93,7 +67,7 @@ def figure_series(table: pd.DataFrame) -> Picture:
     worst = known.groupby("activation")["error"].max().sort_values()
     colours = [VERMILION if name in KINKED else BLUE for name in worst.index]
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = _canvas((7, 3.4), 1, 2)
+        figure, (left, right) = canvas((7, 3.4), 1, 2)
         left.plot((3e-8, 2), (3e-8, 2), color=GRAY, linewidth=1)
         for label, colour, marker in (("smooth", BLUE, "o"), ("with a kink", VERMILION, "s")):
             rows = known[known["activation"].isin(KINKED) == (marker == "s")].query("exact > 1e-8")
@@ -122,7 +96,7 @@ def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Picture:
     names = list(dict.fromkeys(table["activation"]))
     with matplotlib.rc_context(STYLE):
         size = (7, 1.35 * len(names) + 1)
-        figure, grid = _canvas(size, len(names), 1, sharex=True)
+        figure, grid = canvas(size, len(names), 1, sharex=True)
         for name, axes in zip(names, grid, strict=True):
             rows = table[table["activation"] == name]
             kind = [named.get(p, "intermodulation" if "w1" in p and "w2" in p else "harmonic") for p in rows["product"]]
@@ -146,32 +120,18 @@ def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Picture:
 # ------------------------------------------------------------------------------------------------ dataset masks
 
 
-def _show(axes: Axes, plane: np.ndarray, title: str, **options: object) -> AxesImage:
-    """A plane of numbers as a picture without ticks."""
-    options = {"cmap": "gray", "interpolation": "nearest"} | options
-    image = axes.imshow(plane, **options)  # type: ignore[arg-type]
-    axes.set_title(title)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    return image
-
-
-def _centred(plane: np.ndarray) -> np.ndarray:
-    return np.fft.fftshift(plane, axes=(-2, -1))
-
-
 def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Picture:
     """Figure 2: an image, its spectrum, the mask, the masked spectrum and the filtered image that the network sees."""
     image, mask, filtered = arrays["image"], arrays["mask"], arrays["filtered"]
     spectrum = np.log1p(np.abs(np.fft.fft2(image - image.mean())))
     limits = {"vmin": 0, "vmax": spectrum.max(), "cmap": "magma"}
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas((7.4, 1.9), 1, 5)
-        _show(axes[0], image, "$x$", vmin=0, vmax=1)
-        _show(axes[1], _centred(spectrum), r"$|\mathcal{F}x|$", **limits)
-        _show(axes[2], _centred(mask), "$M$", vmin=0, vmax=1, cmap="viridis")
-        _show(axes[3], _centred(spectrum * mask), r"$|M\odot\mathcal{F}x|$", **limits)
-        _show(axes[4], filtered, "$M(x)$", vmin=0, vmax=1)
+        figure, axes = canvas((7.4, 1.9), 1, 5)
+        show(axes[0], image, "$x$", vmin=0, vmax=1)
+        show(axes[1], centred(spectrum), r"$|\mathcal{F}x|$", **limits)
+        show(axes[2], centred(mask), "$M$", vmin=0, vmax=1, cmap="viridis")
+        show(axes[3], centred(spectrum * mask), r"$|M\odot\mathcal{F}x|$", **limits)
+        show(axes[4], filtered, "$M(x)$", vmin=0, vmax=1)
         steps = ("FFT", "times", "gives", "inverse FFT", r"frozen network $\to\mathcal{L}$")
         for one, step in zip(axes, steps, strict=True):
             one.set_xlabel(step + ("" if one is axes[4] else r" $\to$"), fontsize=9)
@@ -185,15 +145,15 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     names = [name for name in REGIMES if name in masks]
     with matplotlib.rc_context(STYLE):
-        figure, grid = _canvas((7.4, 3.3), 2, len(names))
+        figure, grid = canvas((7.4, 3.3), 2, len(names))
         for column, name in enumerate(names):
             mask = masks[name][0]
-            top = _show(grid[0, column], _centred(mask), f"{name}  {REGIMES[name]}", vmin=0, vmax=1, cmap="viridis")
+            top = show(grid[0, column], centred(mask), f"{name}  {REGIMES[name]}", vmin=0, vmax=1, cmap="viridis")
             if name == "N":
                 grid[1, 0].set_axis_off()
                 continue
-            picture = _centred(mask - masks["N"][0])
-            low = _show(grid[1, column], picture, f"{name} \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
+            picture = centred(mask - masks["N"][0])
+            low = show(grid[1, column], picture, f"{name} \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
         figure.colorbar(top, ax=grid[0], label="mask", ticks=(0, 0.5, 1), pad=0.01)
         figure.colorbar(low, ax=grid[1], label="difference", ticks=(-1, 0, 1), pad=0.01)
     return figure
@@ -206,7 +166,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
     with matplotlib.rc_context(STYLE):
-        figure, grid = _canvas((7.4, 6.4), len(names), 2, sharex="col", sharey="col", squeeze=False)
+        figure, grid = canvas((7.4, 6.4), len(names), 2, sharex="col", sharey="col", squeeze=False)
         for energy, axes in ((radial_energy, grid[:, 0]), (angular_energy, grid[:, 1])):
             base = energy(from_numpy(masks["N"])).numpy()
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]
@@ -232,7 +192,7 @@ def figure_history(history: pd.DataFrame) -> Picture:
     labels = {"plain": "batches", "order": "other order", "half": "half the images", "single": "one image a step"}
     colours = dict(zip(labels, (BLUE, VERMILION, GREEN, ORANGE), strict=True))
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = _canvas((7.4, 2.9), 1, 2)
+        figure, (left, right) = canvas((7.4, 2.9), 1, 2)
         for variant, label in labels.items():
             part = rows[rows["variant"] == variant]
             left.plot(part["epoch"], part["l1_share"], color=colours[variant], label=label)
@@ -255,9 +215,9 @@ def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -
     found = stability[stability["regime"] == "N"].groupby("pair")["correlation"].first()
     values = dict(zip(list(shown)[1:], found[["order", "half", "single", "network"]], strict=True))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas((7.4, 1.9), 1, 5)
+        figure, axes = canvas((7.4, 1.9), 1, 5)
         for one, (name, mask) in zip(axes, shown.items(), strict=True):
-            _show(one, _centred(mask), name, vmin=0, vmax=1, cmap="viridis")
+            show(one, centred(mask), name, vmin=0, vmax=1, cmap="viridis")
             one.set_xlabel(f"r = {values[name]:.2f}" if name in values else "reference")
     return figure
 
@@ -266,18 +226,18 @@ def figure_planted(arrays: Mapping[str, np.ndarray]) -> Picture:
     """A planted image, the frequencies it was made of, and the mask that was learned."""
     tones, distractors = arrays["tones"], arrays["distractors"]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas((7.4, 2.9), 1, 3)
-        _show(axes[0], arrays["image"], "an image", vmin=0, vmax=1)
-        _show(axes[1], np.ones_like(tones), "what was planted", vmin=0, vmax=1)
+        figure, axes = canvas((7.4, 2.9), 1, 3)
+        show(axes[0], arrays["image"], "an image", vmin=0, vmax=1)
+        show(axes[1], np.ones_like(tones), "what was planted", vmin=0, vmax=1)
         for plane, colour, marker, label in (
             (tones, BLUE, "o", "class tones"),
             (distractors, ORANGE, "s", "distractors"),
         ):
-            rows, columns = np.nonzero(_centred(plane))
+            rows, columns = np.nonzero(centred(plane))
             axes[1].plot(columns, rows, marker, color=colour, markersize=5, label=label, linestyle="none")
         axes[1].spines[:].set_visible(True)
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), frameon=False, ncols=2, handletextpad=0)
-        picture = _show(axes[2], _centred(arrays["mask"]), "the learned mask", vmin=0, vmax=1, cmap="viridis")
+        picture = show(axes[2], centred(arrays["mask"]), "the learned mask", vmin=0, vmax=1, cmap="viridis")
         figure.colorbar(picture, ax=axes[2], ticks=(0, 0.5, 1), shrink=0.8)
     return figure
 
@@ -286,7 +246,7 @@ def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Picture:
     """Accuracy of each regime as it stands, behind its mask and under the attack; rates: kind -> regime -> percent."""
     colours = {"standard": BLUE, "masked": GREEN, "attacked": VERMILION}
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas((7.4, 2.6))
+        figure, axes = canvas((7.4, 2.6))
         for offset, (kind, values) in enumerate(rates.items()):
             places = np.arange(len(values)) + 0.27 * (offset - 1)
             bars = axes.bar(places, list(values.values()), 0.25, color=colours[kind], label=kind)
@@ -294,4 +254,36 @@ def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Picture:
         axes.set_xticks(range(len(values)), [f"{name}  {REGIMES[name]}" for name in values])
         axes.set(ylabel="accuracy (%)", ylim=(0, 105))
         axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return figure
+
+
+def figure_translation(table: pd.DataFrame) -> Picture:
+    """What is left of a filter averaged over translations, by frequency: measured (points) and the sinc (line)."""
+    reach = 0.4  # of the side, as in the translation regime
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas((7.4, 2.3))
+        fine = np.linspace(0, table["frequency"].max(), 400)
+        axes.plot(fine, np.abs(np.sinc(2 * reach * fine)), color=GRAY, lw=1, label=r"$|\mathrm{sinc}\,2af|$")
+        axes.plot(table["frequency"], table["measured"], "o", color=BLUE, markersize=4, label="averaged filter")
+        axes.set(xlabel="frequency $f$ (cycles)", ylabel="amplitude left", ylim=(0, 1.02))
+        axes.legend(frameon=False)
+    return figure
+
+
+def figure_architectures(masks: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Picture:
+    """Dataset masks of N and A, and their difference, of two architectures: the first (top) and the second (bottom)."""
+    rows = {
+        "first": {regime: masks[regime][0] for regime in "NA"},
+        "second": {regime: second[f"mask.{regime}"] for regime in "NA"},
+    }
+    with matplotlib.rc_context(STYLE):
+        figure, grid = canvas((6, 3.7), 2, 3)
+        for axes, (name, row) in zip(grid, rows.items(), strict=True):
+            for one, regime in zip(axes, "NA", strict=False):
+                left = show(one, centred(row[regime]), f"{regime}  {REGIMES[regime]}", vmin=0, vmax=1, cmap="viridis")
+            change = centred(row["A"] - row["N"])
+            right = show(axes[2], change, "A \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
+            axes[0].set_ylabel(name)
+        figure.colorbar(left, ax=grid[:, 1], label="mask", ticks=(0, 0.5, 1), pad=0.02)
+        figure.colorbar(right, ax=grid[:, 2], label="difference", ticks=(-1, 0, 1), pad=0.02)
     return figure

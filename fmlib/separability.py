@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, permutation_test_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -36,11 +37,12 @@ def _splits(labels: np.ndarray, count: int, seed: int) -> StratifiedShuffleSplit
     return StratifiedShuffleSplit(count, test_size=TEST, random_state=seed)
 
 
-def repeated_splits(features: np.ndarray, labels: np.ndarray, splits: int, seed: int) -> np.ndarray:
+def repeated_splits(features: csr_matrix, labels: np.ndarray, splits: int, seed: int) -> np.ndarray:
     """Percent right in training and on the held-out part, for true and for shuffled labels: (splits, 4).
 
-    features: (N, F); labels: (N,). The stratified splits, and the labels' shuffling (another for each split), follow
-    from `seed`. Columns: train, test, shuffled_train, shuffled_test. Raises `FmlibError` for too few of a class.
+    features: (N, F), sparse as masks are: ten times as fast as dense; labels: (N,). The stratified splits, and the
+    labels' shuffling (another for each split), follow from `seed`. Columns: train, test, shuffled_train,
+    shuffled_test. Raises `FmlibError` for too few of a class.
     """
     draws, rows = np.random.default_rng(seed), []
     for fit, held in _splits(labels, splits, seed).split(features, labels):
@@ -52,7 +54,7 @@ def repeated_splits(features: np.ndarray, labels: np.ndarray, splits: int, seed:
     return np.array(rows)
 
 
-def permutation(features: np.ndarray, labels: np.ndarray, rounds: int, seed: int) -> tuple[float, np.ndarray, float]:
+def permutation(features: csr_matrix, labels: np.ndarray, rounds: int, seed: int) -> tuple[float, np.ndarray, float]:
     """Percent right on held-out masks, the same for `rounds` shufflings of the labels (rounds,), and the p-value.
 
     p = (1 + shufflings that do as well) / (1 + rounds); each percentage is a mean over three splits.
@@ -71,17 +73,17 @@ class Map:
     held: np.ndarray
 
 
-def umap_of_outputs(features: np.ndarray, labels: np.ndarray, seed: int) -> Map:
+def umap_of_outputs(features: csr_matrix, labels: np.ndarray, seed: int) -> Map:
     """UMAP (20 neighbours, the paper, figure 8) of a linear classifier's outputs on its training and held-out masks."""
     fit, held = next(_splits(labels, 1, seed).split(features, labels))
     outputs = classifier().fit(features[fit], labels[fit]).decision_function(features)
     return Map(_umap(outputs.reshape(len(labels), -1), seed), np.isin(np.arange(len(labels)), held))
 
 
-def umap_of_masks(features: np.ndarray, labels: np.ndarray, seed: int) -> Map:
+def umap_of_masks(features: csr_matrix, labels: np.ndarray, seed: int) -> Map:
     """UMAP of the masks themselves: no label enters; the held-out ones are marked for comparison only."""
     _, held = next(_splits(labels, 1, seed).split(features, labels))
-    return Map(_umap(features, seed), np.isin(np.arange(len(labels)), held))
+    return Map(_umap(features.toarray(), seed), np.isin(np.arange(len(labels)), held))
 
 
 def _umap(features: np.ndarray, seed: int) -> np.ndarray:
@@ -94,7 +96,11 @@ def _umap(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def neighbours(found: Map, labels: np.ndarray) -> np.ndarray:
-    """Whether each held-out point of a map has its label most often among its 20 nearest training points: (held,)."""
+    """Whether each held-out point of a map has its label most often among its nearest training points: (held,) bool.
+
+    Twenty of them, or as many as the smallest class has.
+    """
     fit = ~found.held
-    model = KNeighborsClassifier(min(20, int(fit.sum()))).fit(found.points[fit], labels[fit])
+    smallest = int(np.unique(labels[fit], return_counts=True)[1].min())
+    model = KNeighborsClassifier(min(20, smallest)).fit(found.points[fit], labels[fit])
     return model.predict(found.points[found.held]) == labels[found.held]

@@ -97,7 +97,7 @@ def test_status_knows_what_is_missing_and_its_cost(fmlib):
     assert code == 0
     assert not errors
     assert "0 of " in out
-    assert "missing  network N (quick, seed 0)" in out
+    assert "missing  network N (quick tiny_vgg, seed 0)" in out
     assert "left" in out
 
 
@@ -106,7 +106,7 @@ def test_status_without_photographs_says_so_and_goes_on(fmlib, monkeypatch):
     code, out, _ = fmlib("status", "--profile", "laptop")
     assert code == 0
     assert "networks        cannot be planned: this profile needs photographs" in out
-    assert "missing  network N (quick, seed 0)" in out  # the planted test needs none
+    assert "missing  network N (quick tiny_vgg, seed 0)" in out  # the planted test needs none
 
 
 def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
 
 
 def test_publishing_before_computing(fmlib):
-    refused(fmlib("publish"), "missing", "fmlib run all")
+    refused(fmlib("publish"), "missing", "fmlib run")
 
 
 def test_data_of_planted_profile(fmlib):

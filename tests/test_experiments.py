@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fmlib import experiments
-from fmlib.config import PROFILES, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
+from fmlib.config import PROFILES, AttackSpec, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
 from fmlib.experiments import RECIPES
 from fmlib.lab import Lab
 from fmlib.store import Store
@@ -25,8 +25,8 @@ def small(epochs=2, mask_epochs=4):
     """A profile of seconds: 16 px, few images, all regimes."""
     return replace(
         PROFILES["quick"],
-        data=PlantedSpec(size=16, distractors=2, train=200, validation=50),
-        train=TrainSpec(epochs=epochs, batch=50, lr=5e-3, crop=(1.0, 1.0), flip=False),
+        data=PlantedSpec(size=16, distractors=2, train=200, validation=100),
+        train=TrainSpec(epochs=epochs, batch=50, lr=5e-3, crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.15, 0.1, 2)),
         mask=MaskSpec(lr=0.05, batch=50, epochs=mask_epochs),
         single_mask=MaskSpec(lr=0.02, epochs=1),
         image_mask=ImageMaskSpec(lr=0.05, epochs=40, patience=10),

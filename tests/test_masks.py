@@ -200,12 +200,12 @@ def learn(trained, planted):
     return go
 
 
-@pytest.mark.parametrize("order", [[0], [4, 1, 6, 0, 2, 5, 3]], ids=["one", "seven"])
+@pytest.mark.parametrize("order", [[0], [4, 1, 6, 0, 2, 5, 3], list(range(64))], ids=["one", "seven", "sixty-four"])
 def test_masks_learned_together_equal_each_learned_alone(learn, order):
     together = learn(order, torch.arange(len(order)))
     assert together.half.shape == (len(order), 16, 9)
     assert 0.01 < together.half.mean().item() < 0.9  # they have moved, and not to nought
-    for place, image in enumerate(order):
+    for place, image in list(enumerate(order))[:: max(len(order) // 7, 1)]:
         alone = learn([image], torch.tensor([0]))
         torch.testing.assert_close(together.half[place], alone.half[0], atol=1e-5, rtol=0)
         for name, rows in alone.history.items():

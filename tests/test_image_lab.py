@@ -1,0 +1,197 @@
+"""Image masks as jobs: who enters, in which chunk, what is recorded, and that chunks and kills change nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_experiments import CPU, small
+
+from fmlib import experiments, image_lab
+from fmlib.config import FmlibError
+from fmlib.experiments import RECIPES
+from fmlib.image_lab import KINDS, all_masks, candidates, eligible, image_masks, joined, pairs
+from fmlib.image_measures import FRACTIONS, attack_specs, necessity, tables
+from fmlib.lab import Lab
+from fmlib.results import Results
+from fmlib.spectra import apply_mask, full_plane, l1_share
+from fmlib.store import Artifact, Store
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return Lab(replace(small(), chunk=40), 0, CPU, progress=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"), CPU)
+
+
+@pytest.fixture(scope="module")
+def labels(lab, store):
+    return store.get(lab.dataset).arrays["validation_labels"]
+
+
+@pytest.fixture(scope="module")
+def paired(lab, store):
+    return store.get(pairs(lab))
+
+
+@pytest.fixture(scope="module")
+def learned(lab, store):
+    return joined([store.get(job) for job in all_masks(lab, "N.x")])
+
+
+def test_candidates_take_turns_among_the_classes(lab):
+    labels = np.array([2, 0, 0, 1, 2, 2, 1, 0])
+    order = candidates(lab, labels)
+    assert sorted(order) == list(range(8))
+    assert labels[order].tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
+    fewer = Lab(replace(lab.profile, images=3), 0, CPU)
+    assert candidates(fewer, labels).tolist() == order[:3].tolist()
+
+
+def test_a_larger_bound_keeps_the_chunks_of_a_smaller_one(lab):
+    fewer = Lab(replace(lab.profile, images=80), 0, CPU)
+    ours, theirs = ([job.key for job in all_masks(one, "N.x")] for one in (lab, fewer))
+    assert (len(ours), len(theirs)) == (3, 2)
+    assert ours[:2] == theirs
+
+
+def test_eligible_are_right_before_and_wrong_after(paired, labels):
+    chosen = eligible(paired, labels)
+    assert 0 < chosen.sum() < len(labels)
+    assert (paired.arrays["prediction.N.x"][chosen] == labels[chosen]).all()
+    assert (paired.arrays["prediction.N.xA"][chosen] != labels[chosen]).all()
+    rest = ~chosen & (paired.arrays["prediction.N.x"] == labels)
+    assert (paired.arrays["prediction.N.xA"][rest] == labels[rest]).all()
+
+
+def test_attacked_images_stay_in_the_ball(lab, store, paired):
+    images = lab.open_dataset(store.get(lab.dataset)).validation.pixels().numpy()
+    distance = np.abs(paired.arrays["xA"] - images).max()
+    assert 0 < distance <= lab.profile.train.attack.epsilon + 1e-6
+
+
+def test_every_eligible_image_has_one_mask(learned, paired, labels):
+    assert sorted(learned["image"]) == np.flatnonzero(eligible(paired, labels)).tolist()
+
+
+def test_what_is_recorded_follows_from_the_mask(lab, store, learned):
+    """Prediction, L1 share and objective computed again from the stored masks."""
+    images = lab.open_dataset(store.get(lab.dataset)).validation.pixels(torch.from_numpy(learned["image"]))
+    model, half = lab.open_network(store.get(lab.network("N"))), torch.from_numpy(learned["half"])
+    with torch.no_grad():
+        before = model(images)
+        after = model(apply_mask(images, half, lab.profile.network.mean))
+    assert (before.argmax(1).numpy() == learned["target"]).all()
+    assert ((after.argmax(1) == before.argmax(1)).numpy() == learned["kept"]).all()
+    torch.testing.assert_close(l1_share(half, 16), torch.from_numpy(learned["l1_share"]))
+    penalty = lab.profile.image_mask.penalty
+    assert np.allclose(learned["objective"], learned["invariance"] + penalty * learned["l1_share"], rtol=1e-6)
+
+
+def test_chunks_do_not_change_a_mask(lab, store, learned):
+    one = Lab(replace(lab.profile, chunk=100), 0, CPU, progress=False)
+    whole = joined([store.get(job) for job in all_masks(one, "N.x")])
+    assert whole["image"].tolist() == learned["image"].tolist()
+    assert np.abs(whole["half"] - learned["half"]).max() < 1e-4
+    assert (whole["steps"] == learned["steps"]).all()
+
+
+def test_masks_of_attacked_images_keep_what_the_network_says_of_those(lab, store, paired):
+    found = joined([store.get(job) for job in all_masks(lab, "N.xA")])
+    assert (found["target"] == paired.arrays["prediction.N.xA"][found["image"]]).all()
+
+
+def test_a_chunk_without_an_eligible_image_is_empty(lab, store, paired):
+    nobody = Artifact(paired.arrays | {"prediction.N.xA": paired.arrays["prediction.N.x"]})
+    inputs = [store.get(lab.dataset), store.get(lab.network("N")), nobody]
+    made = image_masks(lab, "N.x", 0).compute(inputs, None)
+    assert made.arrays["half"].shape == (0, 16, 9)
+    with pytest.raises(FmlibError, match="no image is right before the attack"):
+        joined([made])
+
+
+def test_table_two_by_hand(lab, store, learned, paired):
+    hits = store.get(tables(lab)).arrays
+    assert hits["x"].all()
+    assert not hits["xA"].any()
+    assert (hits["masked"] == learned["kept"]).all()
+    model = lab.open_network(store.get(lab.network("N")))
+    support = torch.from_numpy((learned["half"] >= 1e-8).astype(np.float32))
+    attacked = torch.from_numpy(paired.arrays["xA"][learned["image"]])
+    with torch.no_grad():
+        behind = model(apply_mask(attacked, support, lab.profile.network.mean)).argmax(1).numpy()
+    assert (hits["masked_adversarial_binarised"] == (behind == learned["target"])).all()
+    assert ((hits["attack_inside"] >= 0) & (hits["attack_inside"] <= 1 + 1e-6)).all()
+    assert ((hits["likeness"] >= -1) & (hits["likeness"] <= 1)).all()
+
+
+def test_all_of_a_masks_frequencies_are_its_binarised_mask(lab, store):
+    kept, hits = store.get(necessity(lab)).arrays, store.get(tables(lab)).arrays
+    assert kept["keep.own"].shape == (len(FRACTIONS), len(hits["x"]))
+    assert (kept["keep.own"][-1] == hits["masked_binarised"]).all()
+    assert (kept["remove.own"][-1] == hits["complement"]).all()
+
+
+def test_attacks_begin_with_the_training_attack(lab):
+    name, (family, radius) = next(iter(attack_specs(lab).items()))
+    assert (family, radius) == ("PGD", lab.profile.train.attack.epsilon)
+    assert "DeepFool" in attack_specs(lab)
+    assert name == "PGD 38/255"
+
+
+def test_the_second_architecture_is_another_job(lab):
+    assert lab.second.network("N").key != lab.network("N").key
+    assert lab.second.dataset.key == lab.dataset.key
+
+
+def test_class_masks_are_one_for_each_class(lab, store):
+    found = store.get(image_lab.class_masks(lab)).arrays["half"]
+    assert found.shape == (5, 16, 9)
+    assert 0 <= found.min() <= found.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def published(lab, store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published") / "quick"
+    experiments.run(experiments.recipes([]), lab, store)
+    return experiments.publish(experiments.recipes([]), lab, store, folder)
+
+
+@pytest.mark.slow
+def test_published_masks_are_the_learned_ones(published, learned):
+    half = published.arrays("image_masks")["N.x"].astype(np.float32)
+    assert np.abs(half - learned["half"]).max() < 1e-3
+    assert ((half >= 1e-8) == (learned["half"] >= 1e-8)).all()
+    table = published.table("image_masks")
+    assert set(table["kind"]) == set(KINDS)
+    full = full_plane(torch.from_numpy(half), 16).numpy()
+    shares = table[table["kind"] == "N.x"]["nonzero_share"].to_numpy()
+    assert np.allclose(shares, (full > 0).mean((1, 2)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_publishing_one_recipe_keeps_the_others(published, lab, store):
+    before = {name: published.content(name) for name in published.manifest["files"]}
+    again = experiments.publish(experiments.recipes(["tables"]), lab, store, published.folder)
+    assert {name: again.content(name) for name in again.manifest["files"]} == before
+    other = Lab(replace(lab.profile, second_network=lab.profile.network), 0, CPU, progress=False)
+    with pytest.raises(FmlibError, match="holds other results of tables: publish tables as well"):
+        experiments.publish(experiments.recipes(["networks"]), other, store, published.folder)
+
+
+@pytest.mark.slow
+def test_published_networks_can_be_taken_instead_of_trained(published, lab, store, tmp_path):
+    fresh = Store(tmp_path, CPU)
+    names = experiments.restore(lab, fresh, Results.open(published.folder))
+    assert len(names) == 2
+    for regime in "NA":
+        job = lab.network(regime)
+        ours, theirs = fresh.get(job), store.get(job)
+        assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
+        assert np.allclose(ours.arrays["validation_loss"], theirs.arrays["validation_loss"], rtol=1e-5)
+    assert experiments.restore(lab, fresh, published) == []
+    assert RECIPES["networks"].jobs(lab)[2].key not in {path.name for path in (tmp_path / "network").iterdir()}
