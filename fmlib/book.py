@@ -15,6 +15,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from fmlib import chapters
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
 
@@ -25,8 +26,16 @@ BUILD = ROOT / "_build"
 #: What a chapter shows depends on these files besides its own source and the results it reads.
 SOURCES = ("fmlib/*.py", "ci/constraints.txt")
 
+#: The published profile that the README quotes, and the claims that it shows.
+SHOWN = "laptop"
+HEADLINES = (
+    "T1.N.gap", "F4.A.low_shift", "F4.S.low_shift", "F5.nonzero_share", "F5.unrecognisable", "C.own_vs_random",
+    "T2.masked_adversarial", "T2.complement", "T2.attack_enrichment", "F7.lowest_bands", "T3.test", "T3.shuffled_train",
+    "S.network_correlation", "S.seed_correlation",
+)  # fmt: skip
 
-def chapters() -> list[Path]:
+
+def notebooks() -> list[Path]:
     """The notebooks of the book, in order of name."""
     found = sorted(BOOK.glob("*.ipynb"))
     require(
@@ -111,17 +120,40 @@ def freshness(path: Path) -> str:
 def stale() -> list[str]:
     """Names of the chapters whose committed outputs are older than what they show."""
     return [
-        path.name for path in chapters() if nbformat.read(path, as_version=4).metadata.get("fmlib") != freshness(path)
+        path.name for path in notebooks() if nbformat.read(path, as_version=4).metadata.get("fmlib") != freshness(path)
     ]
 
 
+def readme(text: str, results: Results) -> str:
+    """The README with its table of results made anew from the published claims."""
+    begin, end = "<!-- results -->", "<!-- /results -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in chapters.verdicts(results).items())
+    lines = [
+        f"Of {len(results.claims())} claims at profile *{results.profile}*: {verdicts}. The ledger has them all;",
+        "some of them:",
+        "",
+        "| claim | paper | here (interval) | n | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for identity in HEADLINES:
+        row = results.claim(identity)
+        read = chapters.readable(row)
+        here = f"{read['value']} {row['unit']} ({read['interval']})"
+        lines.append(f"| {row['statement']} | {read['published']} | {here} | {read['n']} | {read['verdict']} |")
+    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+
+
 def publish() -> None:
-    """Execute every chapter on the published results and keep the outputs in `book/`."""
-    for path in chapters():
+    """Execute every chapter on the published results and keep the outputs in `book/`; renew the README's table."""
+    page = ROOT / "README.md"
+    page.write_text(readme(page.read_text(), Results.open(PUBLISHED / SHOWN)))
+    for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
         nbformat.write(notebook, path)
-    for path in chapters():
+    for path in notebooks():
         notebook = execute(path, {})
         notebook.metadata["fmlib"] = freshness(path)
         nbformat.write(notebook, path)
@@ -139,7 +171,7 @@ def build(results: Results) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
     parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
-    for path in chapters():
+    for path in notebooks():
         nbformat.write(execute(path, parameters), place / "book" / path.name)
     render(place)
     return place / "_build" / "html" / "index.html"

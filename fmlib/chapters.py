@@ -82,7 +82,8 @@ def number(value: float, unit: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _readable(row: dict[str, Any]) -> dict[str, str]:
+def readable(row: dict[str, Any]) -> dict[str, str]:
+    """A claim's numbers as text: value, interval, published, n, verdict."""
     low, high = number(row["low"], row["unit"]), number(row["high"], row["unit"])
     return {
         "value": number(row["value"], row["unit"]),
@@ -96,7 +97,7 @@ def _readable(row: dict[str, Any]) -> dict[str, str]:
 def glue_claims(results: Results) -> None:
     """Name every claim's numbers for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`."""
     for row in results.claims():
-        glue(**{row["id"] if name == "value" else f"{row['id']}.{name}": text for name, text in _readable(row).items()})
+        glue(**{row["id"] if name == "value" else f"{row['id']}.{name}": text for name, text in readable(row).items()})
 
 
 def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
@@ -105,7 +106,7 @@ def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
     linked: each id leads to the figure or section that shows the claim, and its source is named.
     """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
-    read = [_readable(row) for row in rows]
+    read = [readable(row) for row in rows]
     source = [f" ({row['source'].replace(f'{claim.PAPER}, ', '')})" if linked else "" for row in rows]
     table = pd.DataFrame(
         {
@@ -130,7 +131,7 @@ def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
 
 def published_table(results: Results, shown: dict[str, str]) -> pd.DataFrame:
     """A table of the paper beside ours; shown: claim id -> what the row is called."""
-    read = {name: _readable(results.claim(identity)) for identity, name in shown.items()}
+    read = {name: readable(results.claim(identity)) for identity, name in shown.items()}
     columns = {"value": "here", "published": "published", "interval": "interval", "n": "n"}
     return pd.DataFrame({new: {name: one[old] for name, one in read.items()} for old, new in columns.items()})
 

@@ -220,7 +220,7 @@ PROFILES = {
             image_mask=ImageMaskSpec(),
             second_network=NetworkSpec("resnet18"),
             images=0,
-            chunk=512,
+            chunk=256,
         ),
     )
 }

@@ -35,13 +35,20 @@ def _opened(lab: Lab, dataset: Artifact, parts: list[Artifact]) -> tuple[dict[st
     return masks, pixels, half, targets
 
 
+def _passed(signal: Tensor, half: Tensor) -> Tensor:
+    """Share of the energy of `signal` (K, C, H, W) that filters (K, H, Wh) let through: (K,)."""
+    energy = torch.fft.rfft2(signal).abs().square().mean(1) * column_weights(signal.shape[-1], signal.device)
+    return (energy * half**2).sum((1, 2)) / energy.sum((1, 2))
+
+
 def tables(lab: Lab) -> Job:
     """Table 2: for each M_{N,x}, whether networks name the class of x, M(x), M(x_A) and the complement's image.
 
     Arrays (K,) bool: `x`, `xA`, `masked`, `masked_adversarial`, `complement`, both again with the binarised mask, each
     by N; `second.*` and `other.*` by networks to which no mask was fitted (the second architecture, and N of another
-    seed). Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels (0 if M(x) is flat); `attack_inside` and
-    `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially matched set.
+    seed). Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels (0 if M(x) is flat);
+    `attack_inside` and `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially
+    matched set; `attack_passed` and `image_passed`, the shares of the attack's and the image's energy that M passes.
     """
     observers = {"": lab.network("N"), "second.": lab.second.network("N"), "other.": lab.network("N", 1)}
     centre = lab.profile.network.mean
@@ -66,11 +73,9 @@ def tables(lab: Lab) -> Job:
         for prefix, model in zip(observers, models, strict=True):
             for name in shown if prefix == "" else ("x", "masked", "complement"):
                 hits[prefix + name] = predictions(model, shown[name]) == targets
-        spectrum = torch.fft.rfft2(attacked - pixels).abs().square().mean(1)  # (K, H, Wh)
-        energy = spectrum * column_weights(pixels.shape[-1], lab.device)
-        whole = energy.sum((1, 2))
-        hits["attack_inside"] = (energy * support).sum((1, 2)) / whole
-        hits["attack_matched"] = (energy * lookalike).sum((1, 2)) / whole
+        hits["attack_inside"] = _passed(attacked - pixels, support)
+        hits["attack_matched"] = _passed(attacked - pixels, lookalike)
+        hits["attack_passed"], hits["image_passed"] = _passed(attacked - pixels, half), _passed(pixels - centre, half)
         stacked = torch.stack((pixels.flatten(1), shown["masked"].flatten(1)), 1)  # (K, 2, pixels)
         hits["likeness"] = torch.stack([torch.corrcoef(pair)[0, 1] for pair in stacked]).nan_to_num()
         return Artifact({name: value.cpu().numpy() for name, value in hits.items()})

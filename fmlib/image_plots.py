@@ -114,7 +114,7 @@ def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float
             one.set_xticks([100 * f for f in fractions], [f"{100 * f:.3g}" for f in fractions])
             one.minorticks_off()
         axes[0].set_ylabel("predictions kept (%)")
-        axes[0].legend(frameon=False, loc="center right" if curves["keep.own"][0].mean() < 0.5 else "best")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

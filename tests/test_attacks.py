@@ -1,4 +1,4 @@
-"""PGD: within its ball and within [0, 1], right where the answer is known, repeatable, and without traces."""
+"""Attacks: within [0, 1] and PGD and FGSM within their ball, right where the answer is known, and without traces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlib.attacks import perturb
+from fmlib.attacks import FAMILIES, perturb
 from fmlib.config import AttackSpec, FmlibError, NetworkSpec
 from fmlib.models import build
 
@@ -87,7 +87,8 @@ def test_result_does_not_depend_on_the_global_generator_nor_move_it(trained, pla
     assert torch.equal(*results)
 
 
-def test_model_is_left_as_it_was(look):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_model_is_left_as_it_was(look, family):
     model = build(NetworkSpec("tiny_vgg"), seed=0)
     model(torch.rand(2, 1, 16, 16)).sum().backward()
     model.train()
@@ -96,7 +97,7 @@ def test_model_is_left_as_it_was(look):
     before = look(model)
     images = torch.rand(2, 1, 16, 16)
     copy = images.clone()
-    perturb(model, images, torch.tensor([0, 1]), AttackSpec(), seed=0, purpose="a")
+    perturb(model, images, torch.tensor([0, 1]), AttackSpec(), seed=0, purpose="a", family=family)
     assert look(model) == before
     assert torch.equal(images, copy)
 
@@ -123,3 +124,89 @@ def test_pixels_outside_the_unit_interval_are_refused(linear, pixel):
     images[2, 0, 1, 1] = pixel
     with pytest.raises(FmlibError, match=r"\[0, 1\]"):
         perturb(linear(torch.rand(2, 16)), images, torch.tensor([0, 1, 0, 1]), AttackSpec(), seed=0, purpose="a")
+
+
+# --------------------------------------------------------------------------------------------- other families
+
+
+@settings(max_examples=8)
+@given(seeds)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_stays_in_the_unit_interval(linear, family, seed):
+    """Pixels at either end included, whose tanh^-1, in which CW descends, is infinite."""
+    images, weight = images_of(seed), binary_weights(seed, 16)
+    model = linear(torch.stack((-weight, weight)))
+    attacked = perturb(
+        model, images, torch.tensor([0, 1, 0, 1]), AttackSpec(0.3, 0.1, 5), seed=seed, purpose="range", family=family
+    )
+    assert attacked.shape == images.shape
+    assert attacked.min().item() >= 0  # nan is not
+    assert attacked.max().item() <= 1
+    assert not attacked.requires_grad
+
+
+@settings(max_examples=15)
+@given(seeds, st.floats(0.001, 0.9))
+def test_fgsm_on_a_linear_model_is_one_whole_step_uphill(linear, seed, epsilon):
+    images, weight = images_of(seed), binary_weights(seed, 16)
+    labels = torch.tensor([0, 1, 1, 0])
+    model = linear(torch.stack((-weight, weight)))
+    attacked = perturb(model, images, labels, AttackSpec(epsilon), seed=seed, purpose="linear", family="FGSM")
+    uphill = torch.where(labels == 1, -1.0, 1.0)[:, None] * weight.sign()
+    expected = (images + epsilon * uphill.view(images.shape)).clamp(0, 1)
+    torch.testing.assert_close(attacked, expected, atol=ROUNDING, rtol=0)
+
+
+def test_fgsm_stays_within_epsilon_of_a_networks_images_and_reaches_it(trained, planted):
+    images, labels = planted.validation.pixels(slice(16)), planted.validation.labels[:16]
+    change = perturb(trained, images, labels, AttackSpec(0.05), seed=0, purpose="a", family="FGSM") - images
+    assert change.abs().max().item() == pytest.approx(0.05, abs=ROUNDING)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_deepfool_on_a_linear_model_steps_a_little_over_the_nearest_point_of_the_border(linear, seed):
+    images = 0.4 + 0.2 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    weight = binary_weights(seed, 16)
+    bias = torch.stack((weight.sum(), -weight.sum())) / 2  # the border passes through gray
+    model = linear(torch.stack((-weight, weight)), bias)
+    with torch.no_grad():
+        logits = model(images)
+    labels = logits.argmax(1)
+    labels[0] = 1 - labels[0]  # one that is wrong to begin with
+    attacked = perturb(model, images, labels, AttackSpec(), seed=seed, purpose="linear", family="DeepFool")
+    margin = logits[:, 1] - logits[:, 0]
+    step = -1.02 * margin[:, None] * (2 * weight) / (2 * weight).square().sum()  # the overshoot is 2 %
+    expected = images + step.view(images.shape)
+    expected[0] = images[0]
+    torch.testing.assert_close(attacked, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["DeepFool", "CW"])
+def test_attacks_of_least_distance_fool_a_network_by_less_than_a_ball_needs(trained, planted, family):
+    images, labels = planted.validation.pixels(slice(32)), planted.validation.labels[:32]
+
+    def attack(family):
+        attacked = perturb(trained, images, labels, AttackSpec(0.1), seed=0, purpose="a", family=family)
+        with torch.no_grad():
+            wrong = trained.eval()(attacked).argmax(1) != labels
+        return wrong.float().mean().item(), (attacked - images).flatten(1).norm(dim=1).median().item()
+
+    with torch.no_grad():
+        assert (trained.eval()(images).argmax(1) == labels).float().mean().item() > 0.9
+    fooled, distance = attack(family)
+    assert fooled > 0.5
+    assert 0 < distance < attack("FGSM")[1]
+
+
+def test_an_unknown_family_is_refused_with_the_choices(linear):
+    with pytest.raises(FmlibError, match=r"'AutoAttack'.*PGD, FGSM, DeepFool, CW"):
+        perturb(
+            linear(torch.rand(2, 16)),
+            images_of(0),
+            torch.tensor([0, 1, 0, 1]),
+            AttackSpec(),
+            seed=0,
+            purpose="a",
+            family="AutoAttack",
+        )

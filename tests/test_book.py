@@ -12,10 +12,10 @@ from test_experiments import small
 from fmlib import book, experiments
 from fmlib.config import FmlibError
 from fmlib.lab import Lab
-from fmlib.results import Results
+from fmlib.results import PUBLISHED, Results
 from fmlib.store import Store
 
-CHAPTERS = book.chapters()
+CHAPTERS = book.notebooks()
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -71,13 +71,18 @@ def results(tmp_path_factory):
     return experiments.publish(experiments.recipes([]), lab, store, place / "quick")
 
 
+@pytest.fixture(scope="module")
+def pages(results, tmp_path_factory):
+    """The folder of the built pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "BUILD", tmp_path_factory.mktemp("build"))
+        return book.build(results).parent
+
+
 @pytest.mark.slow
-def test_every_chapter_executes_and_the_book_builds(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(book, "BUILD", tmp_path)
-    first = book.build(results)
-    pages = {path.name for path in first.parent.glob("*.html")}
-    assert {f"{path.stem}.html" for path in CHAPTERS} <= pages
-    assert "T1.N.gap" in (first.parent / "dataset_masks.html").read_text()
+def test_every_chapter_executes_and_the_book_builds(pages):
+    assert {f"{path.stem}.html" for path in CHAPTERS} <= {path.name for path in pages.glob("*.html")}
+    assert "T1.N.gap" in (pages / "dataset_masks.html").read_text()
 
 
 @pytest.mark.slow
@@ -93,6 +98,22 @@ def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "BUILD", tmp_path / "build")
     with pytest.raises(FmlibError, match=r"N\.robust"):
         book.build(Results.open(folder))
+
+
+@pytest.mark.slow
+def test_every_row_of_the_ledger_leads_to_its_figure(results, pages):
+    ledger = (pages / "ledger.html").read_text()
+    for row in results.claims():
+        assert f'href="{row["chapter"]}.html#{row["anchor"]}"' in ledger
+        assert f'id="{row["anchor"]}"' in (pages / f"{row['chapter']}.html").read_text(), row["id"]
+
+
+def test_the_readme_quotes_the_published_rows():
+    page = (book.ROOT / "README.md").read_text()
+    assert page == book.readme(page, Results.open(PUBLISHED / book.SHOWN)), "run 'fmlib book --publish'"
+    changed = Results.open(PUBLISHED / book.SHOWN)
+    changed.claims = lambda: [row | {"value": row["value"] + 1} for row in Results.claims(changed)]
+    assert page != book.readme(page, changed)
 
 
 def test_a_chapter_that_fails_is_named(tmp_path):

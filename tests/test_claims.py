@@ -1,13 +1,17 @@
 """The ledger: intervals, verdicts, and the published rows computed again from the published arrays."""
 
+import functools
+import math
+import re
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlib import claims, intervals
+from fmlib import book, claims, intervals
 from fmlib.intervals import Measured
 from fmlib.results import PUBLISHED, Results
 
@@ -44,6 +48,41 @@ def test_paired_uses_the_pairing():
     assert found.high - found.low < 5
 
 
+def test_average_against_known_values():
+    """1, 2, 3, 4 have the standard deviation sqrt(5 / 3), so their mean has half of it as standard error."""
+    found = intervals.average(np.array([1, 2, 3, 4]))
+    assert (found.value, found.n) == (2.5, 4)
+    half = 1.959964 * math.sqrt(5 / 3) / 2
+    assert (found.low, found.high) == pytest.approx((2.5 - half, 2.5 + half))
+
+
+def test_average_leaves_nan_out():
+    values = np.array([np.nan, 1.0, 2.0, np.nan, 4.0])
+    assert intervals.average(values) == intervals.average(np.array([1.0, 2.0, 4.0]))
+    assert intervals.average(values).n == 3
+
+
+@pytest.mark.parametrize("values", [[3.5], [np.nan, 3.5, np.nan]])
+def test_average_of_one_value_has_an_interval_without_width(values):
+    assert intervals.average(np.array(values)) == Measured(3.5, 3.5, 3.5, 1)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.floats(-10, 10), st.floats(-100, 100))
+def test_interval_of_an_average_holds_it_in_the_middle_and_scales_with_the_values(values, factor, offset):
+    values = np.array(values)
+    found, moved = intervals.average(values), intervals.average(factor * values + offset)
+    assert found.low <= found.value <= found.high
+    assert found.value == pytest.approx((found.low + found.high) / 2, abs=1e-9)
+    assert moved.value == pytest.approx(factor * found.value + offset, abs=1e-6)
+    assert moved.high - moved.low == pytest.approx(abs(factor) * (found.high - found.low), abs=1e-6)
+
+
+def test_a_hundred_times_the_values_narrows_the_interval_tenfold():
+    values = np.tile([0.0, 1.0], 10)
+    few, many = intervals.average(values), intervals.average(np.tile(values, 100))
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.03)
+
+
 def test_envelope_holds_every_part():
     parts = [Measured(1, 0, 2, 10), Measured(3, 2, 5, 10)]
     assert intervals.envelope(parts) == Measured(2, 0, 5, 20)
@@ -55,6 +94,38 @@ def test_ids_are_unique_and_complete():
     wanted = {f"T1.{r}.{w}" for r in "NASTR" for w in ("standard", "masked", "gap")}
     wanted |= {"A.robust", "N.robust", "F4.A.low_shift", "P.planted.precision", "P.planted.recall"}
     assert wanted <= set(ids)
+
+
+@functools.cache
+def places(chapter):
+    """What a link into a chapter can lead to: its figures, and its headings as Sphinx names them."""
+    found = set()
+    for cell in nbformat.read(book.ROOT / "book" / f"{chapter}.ipynb", as_version=4).cells:
+        found.add(cell.metadata.get("mystnb", {}).get("figure", {}).get("name"))
+        if cell.cell_type == "markdown":
+            headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
+            found |= {re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading in headings}
+    return found
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.id)
+def test_every_claim_leads_to_a_figure_or_section_of_its_chapter(claim):
+    assert claim.anchor in claims.ANCHORS.values()
+    assert claim.anchor in places(claim.chapter)
+
+
+@pytest.mark.parametrize(
+    ("identity", "anchor"),
+    [
+        ("T1.N.gap", "figure-accuracy"),
+        ("T1.N.held_out_gap", "is-the-mask-stable"),
+        ("F5.likeness", "figure-filtered"),
+        ("F5.converged_kept", "figure-fits"),
+        ("S.seed_correlation", "figure-agreement"),
+    ],
+)
+def test_the_longest_beginning_decides_where_a_claim_leads(identity, anchor):
+    assert _claim(identity).anchor == anchor
 
 
 def _claim(identity):

@@ -135,6 +135,44 @@ def test_waveforms_hold_what_the_figure_draws():
     assert np.abs(arrays["wave_hardtanh"]).max() == harmonics.CLIP
 
 
+@given(st.floats(0.01, 0.5))
+def test_translations_damp_a_filter_like_the_sinc(reach):
+    rows = harmonics.translation_damping(reach)
+    assert [row["frequency"] for row in rows] == list(range(17))
+    for row in rows:
+        argument = math.pi * 2 * reach * row["frequency"]
+        expected = abs(math.sin(argument) / argument) if argument else 1
+        assert row["exact"] == pytest.approx(expected, abs=1e-12)
+        assert row["measured"] == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.floats(0.001, 0.5))
+def test_translations_keep_the_mean_of_a_filter(reach):
+    first = harmonics.translation_damping(reach, highest=4, shifts=512)[0]
+    assert first["exact"] == 1
+    assert first["measured"] == pytest.approx(1, abs=1e-12)
+
+
+def test_translations_around_the_whole_circle_leave_the_mean_alone():
+    rows = harmonics.translation_damping(0.5)
+    assert max(row["measured"] for row in rows[1:]) < 1e-12
+
+
+@given(st.floats(0.01, 0.5), st.floats(0.01, 0.5))
+def test_a_smaller_reach_keeps_more_of_the_first_frequency(first, second):
+    assume(abs(first - second) > 1e-3)
+    small, large = (harmonics.translation_damping(reach, 4, 512)[1] for reach in sorted((first, second)))
+    assert small["measured"] > large["measured"]
+    assert small["exact"] > large["exact"]
+
+
+def test_damping_at_a_frequency_does_not_depend_on_how_many_are_asked_for():
+    """Another length, and with it another random filter."""
+    few, many = (harmonics.translation_damping(0.3, highest) for highest in (3, 12))
+    for one, other in zip(few, many[:4], strict=True):
+        assert one["measured"] == pytest.approx(other["measured"], abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -151,6 +189,10 @@ def test_waveforms_hold_what_the_figure_draws():
         (lambda: harmonics.intermodulation(torch.tanh, 21, 29, 174), "not below Nyquist"),
         (lambda: harmonics.square_intermodulation(9, 3), "choose other tones"),
         (lambda: harmonics.waveforms(2), "at least 4 samples"),
+        (lambda: harmonics.translation_damping(0.0), "at most 1/2, not 0.0"),
+        (lambda: harmonics.translation_damping(-0.1), "at most 1/2, not -0.1"),
+        (lambda: harmonics.translation_damping(0.51), "at most 1/2, not 0.51"),
+        (lambda: harmonics.translation_damping(math.nan), "at most 1/2, not nan"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call, words):

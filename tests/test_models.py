@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from fmlib.config import FmlibError, NetworkSpec
 from fmlib.models import ARCHITECTURES, Normalized, build, check_classifier, evaluate
@@ -29,6 +30,21 @@ def test_sizes_are_as_stated():
 
     assert weights("tiny_vgg") == pytest.approx(24_000, rel=0.05)
     assert weights("small_vgg") == pytest.approx(300_000, rel=0.1)
+    assert weights("tiny_resnet") == pytest.approx(80_000, rel=0.05)
+    assert weights("small_resnet") == pytest.approx(300_000, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize(("name", "blocks"), [("tiny_resnet", 3), ("small_resnet", 4)])
+def test_small_resnets_take_either_size_and_halve_it_with_each_block(name, blocks, size):
+    model = build(NetworkSpec(name, classes=7), seed=0).eval()
+    maps = {}
+    for number, layer in enumerate(model.network):
+        if isinstance(layer, BasicBlock):
+            layer.register_forward_hook(lambda module, given, made, number=number: maps.update({number: made.shape}))
+    with torch.no_grad():
+        assert model(torch.rand(3, 1, size, size)).shape == (3, 7)
+    assert [shape[-1] for shape in maps.values()] == [size // 2 ** (n + 1) for n in range(blocks)]
 
 
 def test_normalisation_is_inside():
@@ -44,7 +60,7 @@ def test_normalized_wraps_any_network():
     assert model(torch.tensor([[[[0.5, 1.0]]]])).tolist() == [[0.0, 2.0]]
 
 
-@pytest.mark.parametrize("name", ["tiny_vgg", "small_vgg", "resnet18"])
+@pytest.mark.parametrize("name", ["tiny_vgg", "small_vgg", "tiny_resnet", "small_resnet", "resnet18"])
 def test_same_seed_same_weights_and_another_seed_others(name):
     spec = NetworkSpec(name)
     first, second, other = (build(spec, seed).state_dict() for seed in (5, 5, 6))

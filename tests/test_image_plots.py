@@ -1,0 +1,227 @@
+"""Figures 5 to 8, the controls' and the architectures': every one draws, and shows the numbers that it was given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from fmlib import image_plots, plots
+from fmlib.drawing import BLUE, VERMILION, Picture
+from fmlib.harmonics import translation_damping
+
+SIDE, SHOWN = 8, 3
+NAMES = ["tench", "chain saw", "church"]
+KINDS = ("x", "xA", "masked", "masked_adversarial", "complement_image", "mask", "complement")
+
+
+def draws(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def drawn(picture: Picture) -> Picture:
+    """The picture, once a notebook could show it."""
+    assert isinstance(picture, Picture)
+    assert picture._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
+    return picture
+
+
+def shown(axes) -> np.ndarray:
+    """The plane that an axes shows."""
+    return np.asarray(axes.get_images()[0].get_array())
+
+
+def middle(plane: np.ndarray) -> np.ndarray:
+    """The plane with DC in the middle, by index arithmetic."""
+    order = (np.arange(SIDE) - SIDE // 2) % SIDE
+    return plane[order[:, None], order[None, :]]
+
+
+def symmetric(seed: int) -> np.ndarray:
+    """A full mask with M(-f) = M(f)."""
+    plane, opposite = draws(seed).random((SIDE, SIDE)).astype(np.float32), -np.arange(SIDE) % SIDE
+    return (plane + plane[opposite[:, None], opposite[None, :]]) / 2
+
+
+def counted(axes, colour: str) -> float:
+    """The summed height of a histogram's bars of one colour."""
+    return sum(one.get_height() for one in axes.patches if to_hex(one.get_facecolor()) == colour.lower())
+
+
+def legend(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.fixture
+def samples() -> dict[str, np.ndarray]:
+    return {kind: draws(n).random((3, SHOWN, SIDE, SIDE)).astype(np.float16) for n, kind in enumerate(KINDS)}
+
+
+def test_image_masks_stand_beside_their_class_with_dc_in_the_middle(samples):
+    whole = np.stack([symmetric(seed) for seed in range(3)])
+    classes = {"half": whole[..., : SIDE // 2 + 1], "classes": np.array(NAMES)}
+    picture = drawn(image_plots.figure_image_masks(classes, samples))
+    grid = np.array(picture.axes[: 3 * (1 + SHOWN)]).reshape(3, 1 + SHOWN)
+    assert len(picture.axes) == grid.size + 1  # and the colour bar
+    assert [one.get_title() for one in grid[0]] == ["whole class"] + SHOWN * ["one image"]
+    assert [one.get_ylabel() for one in grid[:, 0]] == ["tench", "chain\nsaw", "church"]
+    for row, of_class, of_images in zip(grid, whole, samples["mask"], strict=True):
+        np.testing.assert_array_equal(shown(row[0]), middle(of_class))
+        for one, mask in zip(row[1:], of_images, strict=True):
+            np.testing.assert_array_equal(shown(one), middle(mask))
+
+
+def test_filtered_images_stand_below_one_another(samples):
+    picture = drawn(image_plots.figure_filtered(samples, NAMES))
+    grid = np.array(picture.axes).reshape(3, 3)
+    assert [one.get_title() for one in grid[0]] == NAMES
+    assert [one.get_ylabel()[0] for one in grid[:, 0]] == ["A", "B", "C"]
+    for axes, kind in zip(grid, ("x", "complement_image", "masked"), strict=True):
+        for one, images in zip(axes, samples[kind], strict=True):
+            np.testing.assert_array_equal(shown(one), images[0])
+            assert one.get_images()[0].get_clim() == (0, 1)  # one gray scale
+
+
+def test_pairs_show_another_image_than_the_filtered_ones_in_the_papers_order(samples):
+    picture = drawn(image_plots.figure_pairs(samples, NAMES))
+    grid = np.array(picture.axes).reshape(3, 7)
+    assert [one.get_title()[0] for one in grid[0]] == list("ABCDEFG")
+    order = ("x", "xA", "mask", "masked", "masked_adversarial", "complement", "complement_image")
+    for axes, kind in zip(grid.T, order, strict=True):
+        for one, planes in zip(axes, samples[kind], strict=True):
+            expected = middle(planes[1]) if kind in ("mask", "complement") else planes[1]
+            np.testing.assert_array_equal(shown(one), expected)
+
+
+def test_fits_count_the_masks_of_the_plain_network_that_converged_and_that_did_not():
+    table = pd.DataFrame(
+        {
+            "kind": 30 * ["N.x"] + 20 * ["A.x"],
+            "steps": draws().integers(50, 500, 50),
+            "nonzero_share": draws(1).random(50),
+            "converged": np.arange(50) % 3 > 0,
+        }
+    )
+    picture = drawn(image_plots.figure_fits(table))
+    assert len(picture.axes) == 2
+    for axes in picture.axes:
+        assert (counted(axes, BLUE), counted(axes, VERMILION)) == (20, 10)
+    places = [bar.get_x() for bar in picture.axes[1].patches]
+    assert max(places) > 50  # percent, not shares
+    assert legend(picture.axes[1]) == ["converged", "not converged"]
+
+
+def test_necessity_draws_percent_kept_against_percent_of_the_frequencies():
+    fractions = (0.25, 0.5, 1.0)
+    names = [f"{way}.{which}" for way in ("keep", "remove") for which in ("own", "matched", "scattered")]
+    curves = {name: draws(n).random((3, 40)) < 0.2 * (n + 1) / 2 for n, name in enumerate(names)}
+    picture = drawn(image_plots.figure_necessity(curves, fractions))
+    assert [axes.get_title() for axes in picture.axes] == ["only these stay", "these go"]
+    lines = [line for axes in picture.axes for line in axes.lines]
+    for line, name in zip(lines, names, strict=True):
+        np.testing.assert_allclose(line.get_xdata(), [25, 50, 100])
+        np.testing.assert_allclose(line.get_ydata(), 100 * curves[name].mean(1))
+    assert [words.split(",")[0] for words in legend(picture.axes[0])] == ["the mask's own", "random", "random"]
+
+
+def test_agreement_counts_every_image_but_those_without_a_partner():
+    table = pd.DataFrame({kind: draws(n).random(30) for n, kind in enumerate(("same_image", "same_class"))})
+    table["other_class"] = np.where(np.arange(30) < 12, np.nan, 0.505)
+    picture = drawn(image_plots.figure_agreement(table))
+    outlines = [patch.get_xy() for patch in picture.axes[0].patches]
+    # an outline goes up and down once a bin, so every second height belongs to a bin
+    assert [int(outline[1:-1:2, 1].sum()) for outline in outlines] == [30, 30, 18]
+    assert outlines[2][outlines[2][:, 1] == 18, 0] == pytest.approx([0.5, 0.52])
+    assert legend(picture.axes[0]) == ["same image", "same class", "other class"]
+
+
+def test_exceeds_draws_each_reading_by_radius_and_by_direction():
+    shares = {
+        name: {energy: 100 * draws(n + m).random(64) for m, energy in enumerate(("radial", "angular"))}
+        for n, name in enumerate(("one", "two", "three"))
+    }
+    picture = drawn(image_plots.figure_exceeds(shares))
+    for axes, energy, end in zip(picture.axes, ("radial", "angular"), (1, 360), strict=True):
+        *curves, half = axes.lines
+        assert set(half.get_ydata()) == {50}
+        for curve, one in zip(curves, shares.values(), strict=True):
+            np.testing.assert_array_equal(curve.get_ydata()[:64], one[energy])
+            np.testing.assert_allclose(curve.get_xdata()[:64], end * np.arange(64) / 64)
+    assert legend(picture.axes[0]) == ["one", "two", "three"]
+
+
+def test_attacks_share_one_logarithmic_scale():
+    planes = {name: symmetric(n) + 0.01 for n, name in enumerate(("PGD 4/255", "FGSM", "CW"))}
+    planes["FGSM"] *= 5
+    picture = drawn(image_plots.figure_attacks({name: one[:, : SIDE // 2 + 1] for name, one in planes.items()}))
+    *axes, _ = picture.axes  # the last is the colour bar
+    assert [one.get_title() for one in axes] == list(planes)
+    for one, plane in zip(axes, planes.values(), strict=True):
+        np.testing.assert_array_equal(shown(one), middle(plane))
+        assert one.get_images()[0].get_clim() == pytest.approx((planes["FGSM"].max() / 1e3, planes["FGSM"].max()))
+
+
+def test_splits_show_every_split_and_every_shuffling():
+    splits, permuted = 100 * draws().random((20, 4)), 100 * draws(1).random(99)
+    picture = drawn(image_plots.figure_splits(splits, permuted, 87.5, 20.0))
+    left, right = picture.axes
+    for place, values in enumerate(splits.T):
+        np.testing.assert_array_equal(left.lines[place].get_ydata(), values)
+        assert np.round(left.lines[place].get_xdata()).tolist() == 20 * [place]
+    assert [label.get_text().replace("\n", " ") for label in left.get_xticklabels()] == [
+        "true, training",
+        "true, held out",
+        "shuffled, training",
+        "shuffled, held out",
+    ]
+    assert left.lines[4].get_ydata() == [20, 20]
+    assert [line.get_xdata()[0] for line in right.lines] == [87.5, 20]
+    assert sum(bar.get_height() for bar in right.patches) == 99
+
+
+def test_maps_draw_each_point_once_and_rim_those_held_out():
+    arrays = {}
+    for seed, kind in enumerate(("outputs", "shuffled", "masks")):
+        arrays[f"points.{kind}"] = draws(seed).standard_normal((30, 2))
+        arrays[f"held.{kind}"] = np.arange(30) % 6 == seed
+        arrays[f"labels.{kind}"] = draws(seed + 9).integers(0, 3, 30)
+    picture = drawn(image_plots.figure_maps(arrays, NAMES))
+    assert len(picture.axes) == 3
+    for axes, kind in zip(picture.axes, ("outputs", "shuffled", "masks"), strict=True):
+        points, held, labels = (arrays[f"{what}.{kind}"] for what in ("points", "held", "labels"))
+        seen = np.concatenate([np.asarray(dots.get_offsets()) for dots in axes.collections])
+        assert sorted(map(tuple, seen)) == sorted(map(tuple, points))
+        for label, name in enumerate(NAMES):
+            faint, rimmed = axes.collections[2 * label : 2 * label + 2]
+            assert rimmed.get_label() == name
+            np.testing.assert_array_equal(faint.get_offsets(), points[~held & (labels == label)])
+            np.testing.assert_array_equal(rimmed.get_offsets(), points[held & (labels == label)])
+            assert rimmed.get_linewidth()[0] > faint.get_linewidth()[0] == 0
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == NAMES
+
+
+def test_translation_puts_the_measured_points_on_the_sinc():
+    table = pd.DataFrame(translation_damping(highest=6, shifts=512))
+    picture = drawn(plots.figure_translation(table))
+    (axes,) = picture.axes
+    curve, points = axes.lines
+    np.testing.assert_array_equal(points.get_xdata(), np.arange(7))
+    np.testing.assert_array_equal(points.get_ydata(), table["measured"])
+    on_curve = np.interp(points.get_xdata(), curve.get_xdata(), curve.get_ydata())
+    np.testing.assert_allclose(on_curve, table["measured"], atol=0.01)
+
+
+def test_architectures_show_both_networks_masks_and_what_the_attack_changes():
+    masks = {regime: draws(n).random((2, SIDE, SIDE)) for n, regime in enumerate("NAS")}
+    second = {f"mask.{regime}": draws(n + 5).random((SIDE, SIDE)) for n, regime in enumerate("NA")}
+    picture = drawn(plots.figure_architectures(masks, second))
+    assert len(picture.axes) == 6 + 2  # and two colour bars
+    grid = np.array(picture.axes[:6]).reshape(2, 3)
+    assert [one.get_ylabel() for one in grid[:, 0]] == ["first", "second"]
+    for axes, plain, robust in zip(
+        grid, (masks["N"][0], second["mask.N"]), (masks["A"][0], second["mask.A"]), strict=True
+    ):
+        for one, plane in zip(axes, (plain, robust, robust - plain), strict=True):
+            np.testing.assert_array_equal(shown(one), middle(plane))
+        assert axes[2].get_images()[0].get_clim() == (-1, 1)
