@@ -94,10 +94,15 @@ def readable(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def glue_claims(results: Results) -> None:
-    """Name every claim's numbers for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`."""
+def glue_claims(results: Results, *families: str) -> None:
+    """Name the numbers of claims for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`.
+
+    families: what their ids begin with, up to the first point, such as "T1".
+    """
     for row in results.claims():
-        glue(**{row["id"] if name == "value" else f"{row['id']}.{name}": text for name, text in readable(row).items()})
+        if row["id"].split(".")[0] in families:
+            named = {"" if name == "value" else f".{name}": text for name, text in readable(row).items()}
+            glue(**{row["id"] + ending: text for ending, text in named.items()})
 
 
 def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:

@@ -49,8 +49,10 @@ def counted(axes, colour: str) -> float:
     return sum(one.get_height() for one in axes.patches if to_hex(one.get_facecolor()) == colour.lower())
 
 
-def legend(axes) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+def legend(drawing) -> list[str]:
+    """The words of the legend of an axes or of a whole picture."""
+    found = drawing.legends[0] if isinstance(drawing, Picture) else drawing.get_legend()
+    return [text.get_text() for text in found.get_texts()]
 
 
 @pytest.fixture
@@ -122,7 +124,8 @@ def test_necessity_draws_percent_kept_against_percent_of_the_frequencies():
     for line, name in zip(lines, names, strict=True):
         np.testing.assert_allclose(line.get_xdata(), [25, 50, 100])
         np.testing.assert_allclose(line.get_ydata(), 100 * curves[name].mean(1))
-    assert [words.split(",")[0] for words in legend(picture.axes[0])] == ["the mask's own", "random", "random"]
+    assert legend(picture) == [line.get_label() for line in picture.axes[0].lines]
+    assert [words.split()[-1] for words in legend(picture)] == ["first", "radius", "anywhere"]
 
 
 def test_agreement_counts_every_image_but_those_without_a_partner():
@@ -198,7 +201,7 @@ def test_maps_draw_each_point_once_and_rim_those_held_out():
             np.testing.assert_array_equal(faint.get_offsets(), points[~held & (labels == label)])
             np.testing.assert_array_equal(rimmed.get_offsets(), points[held & (labels == label)])
             assert rimmed.get_linewidth()[0] > faint.get_linewidth()[0] == 0
-    assert [text.get_text() for text in picture.legends[0].get_texts()] == NAMES
+    assert legend(picture) == NAMES
 
 
 def test_translation_puts_the_measured_points_on_the_sinc():
