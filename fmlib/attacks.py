@@ -11,13 +11,23 @@ from torch import Tensor, nn
 from fmlib.config import AttackSpec, require
 from fmlib.runtime import frozen, seeded
 
+
+class CarliniWagner(torchattacks.CW):
+    """torchattacks' CW, whose margin fails on a GPU: it indexes a CPU tensor by labels on the device."""
+
+    def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """By how much the right logit leads the best other one, at least 0: (B, classes), (B,) -> (B,)."""
+        own = torch.nn.functional.one_hot(labels, outputs.shape[1]).bool()
+        return (outputs[own] - outputs.masked_fill(own, -torch.inf).amax(1)).clamp_min(-self.kappa)
+
+
 #: Family -> the attack of a model. The first two move within the spec's l-infinity ball; the other two seek a
-#: misclassification at least l2 distance, and know no radius.
+#: misclassification at least l2 distance, and know no radius. CW cannot move a pixel that is wholly black or white.
 FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack]] = {
     "PGD": lambda model, spec: torchattacks.PGD(model, spec.epsilon, spec.step, spec.steps, random_start=True),
     "FGSM": lambda model, spec: torchattacks.FGSM(model, spec.epsilon),
     "DeepFool": lambda model, spec: torchattacks.DeepFool(model, steps=20),
-    "CW": lambda model, spec: torchattacks.CW(model, c=10, steps=50, lr=0.002),
+    "CW": lambda model, spec: CarliniWagner(model, c=10, steps=50, lr=0.002),
 }
 
 

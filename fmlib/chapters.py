@@ -29,6 +29,10 @@ except ImportError:  # on a machine that runs chapters but does not build the bo
     def _glue(name: str, variable: Any, display: bool = False) -> None: ...
 
 
+#: Verdicts as they should read.
+VERDICTS = {"partly": "partly reproduced", "not": "not reproduced"}
+
+
 def greet() -> None:
     """Say on which device a chapter will compute, and with which versions; for readers on Colab."""
     device = pick_device()
@@ -90,7 +94,7 @@ def readable(row: dict[str, Any]) -> dict[str, str]:
         "interval": f"{low} to {high}",
         "published": "none" if row["published"] is None else f"{row['published']:g}",
         "n": f"{row['n']:,}",
-        "verdict": row["verdict"],
+        "verdict": VERDICTS.get(row["verdict"], row["verdict"]),
     }
 
 
@@ -145,19 +149,19 @@ def kinds_table(results: Results) -> pd.DataFrame:
     """Of each kind of image mask: how many, how many converged and kept the prediction, how large they are."""
     table = results.table("image_masks")
     groups = table.groupby("kind", sort=False)
-    converged = table[table["converged"]].groupby("kind", sort=False)
+    kept = 100 * table.groupby(["kind", "converged"], sort=False)["kept"].mean().unstack()
     return pd.DataFrame(
         {
             "masks": groups.size(),
-            "converged (%)": 100 * groups["converged"].mean(),
-            "kept, converged (%)": 100 * converged["kept"].mean(),
-            "kept, others (%)": 100 * table[~table["converged"]].groupby("kind", sort=False)["kept"].mean(),
-            "steps (median)": groups["steps"].median(),
-            "L1 share": groups["l1_share"].mean(),
-            "non-zero (%)": 100 * groups["nonzero_share"].mean(),
-            "objective": groups["objective"].mean(),
+            "converged (%)": (100 * groups["converged"].mean()).round(1),
+            "of these kept (%)": kept.get(True, pd.Series(dtype=float)).round(1),
+            "of others kept (%)": kept.get(False, pd.Series(dtype=float)).round(1),
+            "steps (median)": groups["steps"].median().astype(int),
+            "L1 share": groups["l1_share"].mean().round(4),
+            "non-zero (%)": (100 * groups["nonzero_share"].mean()).round(1),
+            "objective": groups["objective"].mean().round(4),
         }
-    ).round(4)
+    ).loc[table["kind"].unique()]
 
 
 def eligibility(results: Results) -> dict[str, str]:

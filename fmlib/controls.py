@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmlib.spectra import radius
+from fmlib.spectra import column_weights, radius
 
 
 def strongest(half: Tensor, fraction: float) -> Tensor:
@@ -32,11 +32,14 @@ def scattered(sets: Tensor, draws: torch.Generator) -> Tensor:
 def matched(sets: Tensor, draws: torch.Generator) -> Tensor:
     """Random sets with as many entries as `sets` (B, H, Wh) in each ring of radius r +- 1/2 cycle an image.
 
-    What tells them from `sets` is direction and place within the ring; the radial energy of the sets is the same.
+    Entries that stand for one frequency (columns 0 and Nyquist) and for two are matched apart, so that each ring has as
+    many frequencies of the full plane. What tells the sets apart is direction and place within the ring.
     """
     height, columns = sets.shape[-2:]
-    ring = radius(height, 2 * (columns - 1))[:, :columns].round().long().flatten().to(sets.device)
-    return _drawn(sets.flatten(1), ring, draws).view_as(sets)
+    width = 2 * (columns - 1)
+    ring = radius(height, width)[:, :columns].round().long().to(sets.device)
+    single = (column_weights(width, sets.device) == 1).long()  # (Wh,)
+    return _drawn(sets.flatten(1), (2 * ring + single).flatten(), draws).view_as(sets)
 
 
 def _drawn(flat: Tensor, group: Tensor, draws: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from fmlib.spectra import full_plane
 
 PURPLE = "#CC79A7"
 CLASSES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE)
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def _labels(axes: Sequence[Axes], names: Sequence[str]) -> None:
@@ -132,7 +133,8 @@ def figure_agreement(table: pd.DataFrame) -> Picture:
                 color=colour,
                 label=label,
             )
-        axes.set(xlabel="correlation of two networks' masks", ylabel="images")
+        least = table[list(kinds)].min(axis=None)
+        axes.set(xlabel="correlation of two networks' masks", ylabel="images", xlim=(min(-0.1, least), 1.02))
         axes.legend(frameon=False)
     return figure
 
@@ -147,8 +149,9 @@ def figure_exceeds(shares: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
         figure, (left, right) = canvas((7.4, 3.2), 1, 2, sharey=True)
         for (label, one), colour in zip(shares.items(), colours, strict=True):
             bands = len(one["radial"])
-            left.step(np.arange(bands) / bands, one["radial"], where="post", color=colour, label=label)
-            right.step(360 * np.arange(bands) / bands, one["angular"], where="post", color=colour)
+            edges = np.linspace(0, 1, bands + 1)
+            left.stairs(one["radial"], edges, color=colour, lw=1.5, label=label)
+            right.stairs(one["angular"], 360 * edges, color=colour, lw=1.5)
         for axes in (left, right):
             axes.axhline(50, color=GRAY, lw=0.8, ls=":")
         left.set(xlabel="radius / corner radius", ylabel="images that exceed (%)", ylim=(0, 100), xlim=(0, 1))
@@ -202,7 +205,8 @@ def figure_maps(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Pictu
         figure, axes = canvas((7.6, 3.2), 1, 3)
         for one, (kind, title) in zip(axes, titles.items(), strict=True):
             points, held, labels = (arrays[f"{what}.{kind}"] for what in ("points", "held", "labels"))
-            for label, (name, colour, marker) in enumerate(zip(names, CLASSES, MARKERS, strict=False)):
+            looks = zip(names, cycle(CLASSES), cycle(MARKERS), strict=False)
+            for label, (name, colour, marker) in enumerate(looks):
                 for part, look in (
                     (~held, {"s": 9, "alpha": 0.35, "linewidths": 0}),
                     (held, {"s": 22, "edgecolors": "black", "linewidths": 0.6}),

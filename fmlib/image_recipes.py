@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fmlib import image_measures as measures
+from fmlib.config import require
 from fmlib.image_lab import KINDS, again, all_masks, class_masks, eligible, joined, pairs
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe, csv
@@ -97,6 +98,8 @@ def _samples(
     """The first images of each class that have masks, with what figures 5 and 6 show: all (classes, SHOWN, H, W)."""
     first = learned["N.x"]
     names = _names(dataset)
+    absent = [name for label, name in enumerate(names) if label not in first["target"]]
+    require(not absent, f"no image of {', '.join(absent)} is eligible: take more images, or a stronger attack")
     places = np.stack([np.resize(np.flatnonzero(first["target"] == c), SHOWN) for c in range(len(names))])
     index = first["image"][places.ravel()]
     pixels = torch.from_numpy(dataset.arrays["validation_images"][index]).float().mean(1, keepdim=True) / 255
