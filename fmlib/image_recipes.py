@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fmlib import image_measures as measures
-from fmlib.config import require
 from fmlib.image_lab import KINDS, again, all_masks, class_masks, eligible, joined, pairs
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe, csv
@@ -95,12 +94,14 @@ def _stability(first: dict[str, np.ndarray], second: dict[str, np.ndarray], lab:
 def _samples(
     lab: Lab, dataset: Artifact, paired: Artifact, learned: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The first images of each class that have masks, with what figures 5 and 6 show: all (classes, SHOWN, H, W)."""
+    """The first images of each class that have masks, with what figures 5 and 6 show: all (classes, SHOWN, H, W).
+
+    Classes of which none is eligible are nan, and drawn blank.
+    """
     first = learned["N.x"]
     names = _names(dataset)
-    absent = [name for label, name in enumerate(names) if label not in first["target"]]
-    require(not absent, f"no image of {', '.join(absent)} is eligible: take more images, or a stronger attack")
-    places = np.stack([np.resize(np.flatnonzero(first["target"] == c), SHOWN) for c in range(len(names))])
+    members = [np.flatnonzero(first["target"] == label) for label in range(len(names))]
+    places = np.stack([np.resize(found, SHOWN) for found in members])
     index = first["image"][places.ravel()]
     pixels = torch.from_numpy(dataset.arrays["validation_images"][index]).float().mean(1, keepdim=True) / 255
     attacked = torch.from_numpy(paired.arrays["xA"][index]).mean(1, keepdim=True)
@@ -115,8 +116,10 @@ def _samples(
         "mask": full_plane(half, width)[:, None],
         "complement": full_plane(rest, width)[:, None],
     }
-    shape = (len(names), SHOWN, width, width)
-    return {name: value.reshape(shape).numpy().astype(np.float16) for name, value in shown.items()}
+    absent = torch.tensor([len(found) == 0 for found in members])
+    filled = {name: value.reshape(len(names), SHOWN, width, width) for name, value in shown.items()}
+    blank = {name: value.masked_fill(absent[:, None, None, None], torch.nan) for name, value in filled.items()}
+    return {name: value.numpy().astype(np.float16) for name, value in blank.items()}
 
 
 def _table_jobs(lab: Lab) -> list[Job]:

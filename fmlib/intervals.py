@@ -24,7 +24,8 @@ def wilson(hits: np.ndarray) -> Measured:
     n, share = hits.size, float(hits.mean())
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     spread = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return Measured(100 * share, 100 * (centre - spread), 100 * (centre + spread), n)
+    low, high = min(centre - spread, share), max(centre + spread, share)  # at 0 and 1 they meet, but for rounding
+    return Measured(100 * share, 100 * low, 100 * high, n)
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> Measured:
