@@ -7,6 +7,8 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -88,6 +90,12 @@ def execute(path: Path, parameters: dict[str, str]) -> NotebookNode:
     return cleaned(done)
 
 
+def executed(parameters: dict[str, str]) -> Iterator[tuple[Path, NotebookNode]]:
+    """Every chapter and its fresh outputs, two at a time (each takes most of a gigabyte)."""
+    with ThreadPoolExecutor(2) as pool:
+        yield from zip(notebooks(), pool.map(lambda path: execute(path, parameters), notebooks()), strict=True)
+
+
 def cleaned(notebook: NotebookNode) -> NotebookNode:
     """The notebook without injected parameters, timestamps and papermill's metadata."""
     notebook = copy.deepcopy(notebook)
@@ -153,8 +161,7 @@ def publish() -> None:
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
         nbformat.write(notebook, path)
-    for path in notebooks():
-        notebook = execute(path, {})
+    for path, notebook in executed({}):
         notebook.metadata["fmlib"] = freshness(path)
         nbformat.write(notebook, path)
         print(f"executed {path.name}")
@@ -171,8 +178,8 @@ def build(results: Results) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
     parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
-    for path in notebooks():
-        nbformat.write(execute(path, parameters), place / "book" / path.name)
+    for path, notebook in executed(parameters):
+        nbformat.write(notebook, place / "book" / path.name)
     render(place)
     return place / "_build" / "html" / "index.html"
 
