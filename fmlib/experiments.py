@@ -63,7 +63,9 @@ def publish(chosen: list[Recipe], lab: Lab, store: Store, folder: Path) -> Resul
     absent = [job.name for recipe in chosen for job in recipe.tree(lab) if not store.has(job)]
     require(not absent, f"{len(absent)} artifacts are missing ({', '.join(absent[:3])} ...): run 'fmlib run' first")
     jobs = {recipe.name: [job.key for job in recipe.tree(lab)] for recipe in RECIPES.values()}
-    old = Results.open(folder) if len(chosen) < len(RECIPES) else None
+    whole = len(chosen) == len(RECIPES)
+    require(whole or (folder / "manifest.json").exists(), f"{folder} holds nothing yet: publish all recipes together")
+    old = None if whole else Results.open(folder)
     files: dict[str, bytes] = {}
     made: dict[str, Any] = {}
     for recipe in RECIPES.values():

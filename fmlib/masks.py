@@ -107,25 +107,30 @@ def learn_masks(
 
     title = f"{len(members)} mask{'s' * (len(members) > 1)}"
     bar = tqdm(range(fit.epoch, spec.epochs), desc=title, unit="epoch", disable=not progress)
-    report = max(100 // steps, 1)  # epochs
+    start, stride = fit.epoch, max(CHECKED // steps, 1)  # epochs between looks at the device's values
+    single = len(images) == len(members)  # an image a mask: there is no order to draw
     with frozen(model):
         for epoch in bar:
-            active = fit.active()
-            if len(active) == 0:
-                break
-            orders = [_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()]
-            fit.run_epoch(torch.stack(orders), active, steps, spec.keep * unmasked)
-            if progress and epoch % report == 0:
-                last = {name: float(rows[-1].mean()) for name, rows in fit.history.items()}
-                bar.set_postfix({name: f"{value:.4f}" for name, value in last.items()}, left=len(fit.active()))
-            if checkpoint and checkpoint.due():
-                checkpoint.save(fit.state())
+            if (epoch - start) % stride == 0:
+                active = fit.look()
+                if len(active) == 0:
+                    break
+                if progress and fit.epoch:
+                    last = {name: f"{float(rows[-1].mean()):.4f}" for name, rows in fit.history.items()}
+                    bar.set_postfix(last, left=len(active))
+                if checkpoint and epoch > start and checkpoint.due():
+                    checkpoint.save(fit.state())
+                orders = torch.stack([members[k] for k in active.tolist()]) if single else torch.empty(0)
+            if not single:
+                orders = torch.stack([_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()])
+            fit.run_epoch(orders, active, steps, spec.keep * unmasked)
+        fit.look()
     return Masks(
         half=fit.masks.detach(),
         width=images.shape[-1],
         converged=fit.still >= spec.patience,
         epochs=fit.epochs,
-        history={name: torch.stack(rows) for name, rows in fit.history.items()},
+        history={name: torch.stack(rows[: int(fit.epochs.max())]).cpu() for name, rows in fit.history.items()},
     )
 
 
@@ -153,6 +158,10 @@ class _Problem:
         return cost.view(chosen.shape), right.view(chosen.shape), beyond.view(chosen.shape)
 
 
+#: Steps between two looks at the device's values: for masks that have stopped, values that are not finite, a save.
+CHECKED = 20
+
+
 class _Fit:
     """What changes while masks are learned, saved and restored as a whole."""
 
@@ -168,42 +177,47 @@ class _Fit:
         self.epoch = 0
         self.history: dict[str, list[Tensor]] = {"invariance": [], "l1_share": [], "kept": [], "guarded": []}
 
-    def active(self) -> Tensor:
-        """Numbers of the masks that still move."""
+    def look(self) -> Tensor:
+        """Numbers of the masks that still move; raises `FmlibError` if anything has ceased to be finite.
+
+        Only here does the host wait for the device.
+        """
+        if self.history["invariance"]:
+            memory = self.optimizer.state[self.masks]["exp_avg_sq"]  # infinite after one overflow: masks would stick
+            values = (*(rows[-1] for rows in self.history.values()), memory)
+            if not bool(torch.stack([torch.isfinite(one).all() for one in values]).all()):
+                raise FmlibError(
+                    f"the mask objective is not finite by epoch {self.epoch}: lower the learning rate or guard"
+                )
         return torch.nonzero(self.still < self.problem.spec.patience).flatten()
 
     def run_epoch(self, orders: Tensor, active: Tensor, steps: int, wanted: Tensor) -> None:
-        """One epoch of the active masks; orders: (A, images), a row each; wanted: (K,) accuracy that they must keep."""
-        width = self.problem.size[1]
+        """One epoch of the masks that still move, all of them among `active`.
+
+        orders: (A, images), a row for each active mask; wanted: (K,) accuracy that they must keep. A mask that has
+        stopped since `active` was made stays as it is, its history and its count of epochs too.
+        """
+        spec, width = self.problem.spec, self.problem.size[1]
+        running = self.still < spec.patience
         before = l1_share(self.masks.detach(), width)
-        totals = {
-            name: (rows[-1] if rows else before).to(before.device, copy=True) for name, rows in self.history.items()
-        }
-        for values in totals.values():  # those of a mask that has stopped stay as they were
-            values[active] = 0
+        found = {name: torch.zeros_like(before) for name in self.history}
         for chosen in orders.chunk(steps, 1):
             cost, right, beyond = self.problem.cost(self.masks[active], chosen)  # (A, B) each
-            penalty = self.problem.spec.penalty * l1_share(self.masks[active], width)
-            self._move((cost.mean(1) + penalty).sum(), active)
+            penalty = spec.penalty * l1_share(self.masks[active], width)
+            self._move((cost.mean(1) + penalty).sum(), running)
             for name, value in (("invariance", cost.detach()), ("kept", right), ("guarded", beyond)):
-                totals[name][active] += value.float().mean(1) / steps
-        totals["l1_share"] = share = l1_share(self.masks.detach(), width)
-        self.epoch += 1
-        memory = self.optimizer.state[self.masks]["exp_avg_sq"]  # infinite after one overflow: the mask would stick
-        if not all(bool(torch.isfinite(values).all()) for values in (totals["invariance"], share, memory)):
-            raise FmlibError(
-                f"the mask objective is not finite in epoch {self.epoch}: lower the learning rate or guard"
-            )
+                found[name][active] += value.float().mean(1) / steps
+        found["l1_share"] = l1_share(self.masks.detach(), width)
+        still = ((found["l1_share"] - before).abs() <= spec.still) & (found["kept"] >= wanted)
+        if self.epoch:
+            still &= (found["invariance"] - self.history["invariance"][-1]).abs() <= spec.calm
         for name, rows in self.history.items():
-            rows.append(totals[name].cpu())
-        spec, invariance = self.problem.spec, self.history["invariance"]
-        still = ((share - before).abs() <= spec.still) & (totals["kept"] >= wanted)
-        if len(invariance) > 1:
-            still &= (invariance[-1] - invariance[-2]).abs().to(still.device) <= spec.calm
-        self.epochs[active] += 1
-        self.still[active] = torch.where(still, self.still + 1, 0)[active]
+            rows.append(torch.where(running, found[name], rows[-1]) if rows else found[name])
+        self.epoch += 1
+        self.epochs += running
+        self.still = torch.where(running, torch.where(still, self.still + 1, 0), self.still)
 
-    def _move(self, objective: Tensor, active: Tensor) -> None:
+    def _move(self, objective: Tensor, running: Tensor) -> None:
         """One step of Adam, clamped to [0, 1]; its momentum must not move a mask that has stopped."""
         self.optimizer.zero_grad()
         objective.backward()
@@ -212,8 +226,7 @@ class _Fit:
         if self.schedule:
             self.schedule.step()
         with torch.no_grad():
-            before[active] = self.masks[active].clamp(0, 1)
-            self.masks.copy_(before)
+            self.masks.copy_(torch.where(running[:, None, None], self.masks.clamp(0, 1), before))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed fit needs."""

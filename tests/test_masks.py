@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from fmlib import masks
 from fmlib.config import FmlibError, MaskSpec, NetworkSpec, PlantedSpec, TrainSpec
 from fmlib.data import make_planted, planted_tones, tone_mask
 from fmlib.masks import guarded_exp_square, learn_masks
@@ -159,7 +160,7 @@ class Narrow(torch.nn.Module):
 
 def test_values_that_are_not_finite_stop_the_run():
     images, labels = torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 0])
-    with pytest.raises(FmlibError, match=r"not finite in epoch \d+"):
+    with pytest.raises(FmlibError, match=r"not finite by epoch \d+"):
         learn_masks(Narrow(), images, labels, labels, replace(STEEP, penalty=20.0), seed=0, progress=False)
 
 
@@ -323,6 +324,28 @@ def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
     assert found.epochs.item() == 20
 
 
+@pytest.fixture
+def looked_at_every_step(monkeypatch):
+    """So that states are saved, and stopped masks leave the batch, after every epoch."""
+    monkeypatch.setattr(masks, "CHECKED", 1)
+
+
+def test_how_often_the_host_looks_changes_nothing_but_the_time(learn, monkeypatch):
+    """Masks that stop between two looks stay in the batch until the next, and do not move."""
+    found = []
+    for every in (1, 20, 1000):
+        monkeypatch.setattr(masks, "CHECKED", every)
+        found.append(learn(list(range(8)), torch.arange(8), STOPPING))
+    assert found[0].epochs.min().item() < found[0].epochs.max().item()
+    for other in found[1:]:
+        torch.testing.assert_close(other.half, found[0].half, atol=1e-5, rtol=0)
+        assert torch.equal(other.epochs, found[0].epochs)
+        assert torch.equal(other.converged, found[0].converged)
+        for name, rows in found[0].history.items():
+            torch.testing.assert_close(other.history[name], rows, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("looked_at_every_step")
 @pytest.mark.parametrize("one_cycle", [True, False])
 @pytest.mark.parametrize("after", [1, 9])
 def test_resumed_masks_equal_uninterrupted_bit_for_bit(learn, memory_checkpoint, one_cycle, after):
@@ -332,13 +355,14 @@ def test_resumed_masks_equal_uninterrupted_bit_for_bit(learn, memory_checkpoint,
     with pytest.raises(memory_checkpoint.Interrupted):
         learn(*args, checkpoint=checkpoint)
     resumed = learn(*args, checkpoint=checkpoint)
-    assert checkpoint.saves == len(whole.history["kept"])
+    assert checkpoint.saves == len(whole.history["kept"]) - 1  # none after the last epoch
     assert torch.equal(resumed.half, whole.half)
     assert torch.equal(resumed.epochs, whole.epochs)
     assert torch.equal(resumed.converged, whole.converged)
     assert all(torch.equal(resumed.history[name], rows) for name, rows in whole.history.items())
 
 
+@pytest.mark.usefixtures("looked_at_every_step")
 def test_resumed_after_some_have_stopped(learn, memory_checkpoint):
     args = (list(range(8)), torch.arange(8), STOPPING)
     whole = learn(*args)
@@ -352,6 +376,7 @@ def test_resumed_after_some_have_stopped(learn, memory_checkpoint):
     assert torch.equal(resumed.epochs, whole.epochs)
 
 
+@pytest.mark.usefixtures("looked_at_every_step")
 def test_state_survives_the_stores_own_checkpoint(learn, tmp_path):
     path = tmp_path / "state.part"
     args = ([0, 1], torch.arange(2), replace(IMAGE, epochs=4))
