@@ -26,7 +26,7 @@ BOOK = ROOT / "book"
 BUILD = ROOT / "_build"
 
 #: What a chapter shows depends on these files besides its own source and the results it reads.
-SOURCES = ("fmlib/*.py", "ci/constraints.txt")
+SOURCES = ("fmlib/*.py", "ci/constraints.txt", "data/results/bench/*.json")
 
 #: The published profile that the README quotes, and the claims that it shows.
 SHOWN = "laptop"

@@ -1,8 +1,9 @@
-"""The command line: `fmlib run`, `status`, `data`, `book`, `publish`."""
+"""The command line: `fmlib run`, `status`, `data`, `book`, `publish`, `bench`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from fmlib import book, experiments
+from fmlib import bench, book, experiments
 from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
 from fmlib.models import build
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
-from fmlib.store import Store
+from fmlib.store import Store, write_bytes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not train the networks whose weights are published for this profile: take those",
     )
+    about = "measure the engine against a serial reference, its scaling and training; keep it in data/results/bench/"
+    timed = commands.add_parser("bench", parents=[common], help=about, description=about)
+    timed.add_argument("--case", nargs="*", default=[], metavar="CASE", help=f"{', '.join(bench.CASES)} (default: all)")
+    timed.add_argument("--output", type=Path, default=PUBLISHED / "bench", help="folder (default: data/results/bench)")
     about = "check the photographs, or fetch them"
     data = commands.add_parser("data", parents=[common], help=about, description=about)
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
@@ -107,6 +112,19 @@ def _seconds_per_pass(lab: Lab) -> float:
     return min(took)
 
 
+def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
+    """Measure, print a line a case, and write `<folder>/<device>.json`."""
+    found = bench.measure(cases, lab.device, lab.root, say=lambda line: print(line, flush=True))
+    for row in found["rows"]:
+        print(
+            f"{row['case']}: {row['ratio']:.1f} times the serial reference, "
+            f"{row['ceiling_share']:.0%} of the matrix ceiling, objectives within {row['objective_gap']:.2%}"
+        )
+    name = "-".join(found["device"].split(",")[0].lower().split())
+    write_bytes(folder / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
+    print(f"written to {folder / name}.json")
+
+
 def _duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
@@ -146,6 +164,8 @@ def main(words: list[str] | None = None) -> int:
             experiments.run(chosen, lab, store)
         elif given.command == "status":
             _status(lab, store, experiments.recipes(given.recipe))
+        elif given.command == "bench":
+            _bench(lab, given.case, given.output)
         elif given.command == "data":
             _data(lab, given.download)
         elif given.command == "publish":

@@ -77,3 +77,8 @@ class Results:
             if row["id"] == identity:
                 return row
         raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")
+
+
+def benchmarks() -> dict[str, dict[str, Any]]:
+    """What `fmlib bench` has measured: name of the device -> the JSON object of bench.measure."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((PUBLISHED / "bench").glob("*.json"))}

@@ -1,0 +1,93 @@
+"""The benchmark: its reference learns the engine's masks, its counts are right, its file is complete."""
+
+import json
+
+import pytest
+import torch
+
+from fmlib import bench, chapters, cost_plots
+from fmlib.bench import Case, final_objective, operations, serial_masks
+from fmlib.cli import main
+from fmlib.config import ImageMaskSpec
+from fmlib.image_lab import predictions
+from fmlib.masks import learn_masks
+
+SPEC = ImageMaskSpec(lr=0.05, epochs=120, patience=5, still=1e-4, calm=1e-3)
+
+
+@pytest.fixture
+def problem(trained, planted):
+    images = planted.validation.pixels(slice(12))
+    return trained, images, predictions(trained, images)
+
+
+@pytest.fixture
+def learned(problem):
+    model, images, targets = problem
+    return learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
+
+
+def test_reference_and_engine_learn_the_same_masks(problem, learned):
+    """Written apart: the same steps, the same masks, the same verdict of the stop rule."""
+    alone = serial_masks(*problem, SPEC, 0.5)
+    assert learned.epochs.min().item() < learned.epochs.max().item()
+    assert torch.cat([one.epochs for one in alone]).tolist() == learned.epochs.tolist()
+    assert torch.cat([one.converged for one in alone]).tolist() == learned.converged.tolist()
+    torch.testing.assert_close(torch.cat([one.half for one in alone]), learned.half, atol=1e-4, rtol=0)
+
+
+def test_objectives_agree_within_a_percent(problem, learned):
+    model, images, targets = problem
+    alone = torch.cat([one.half for one in serial_masks(*problem, SPEC, 0.5)])
+    ours, theirs = (final_objective(model, images, targets, half, SPEC, 0.5) for half in (learned.half, alone))
+    assert ((ours - theirs).abs() / theirs).max().item() < 0.01
+    whole = final_objective(model, images, targets, torch.ones_like(alone), SPEC, 0.5)
+    torch.testing.assert_close(whole, torch.full((12,), 1 + SPEC.penalty))  # nothing filtered, all of the penalty
+    assert (ours < whole).all()
+
+
+def test_operations_are_those_of_the_convolutions():
+    """Multiplications and additions of three convolutions and a linear layer, forward and to their inputs."""
+    forward = 9 * 16 * 32**2 + 9 * 16 * 32 * 16**2 + 9 * 32 * 64 * 8**2 + 64 * 5
+    assert operations(bench.CASES["quick-32"]) == 2 * 2 * forward
+
+
+def test_the_bill_counts_shared_jobs_once():
+    bill = bench.bill(None)
+    assert list(bill) == ["quick"]  # the others need photographs
+    assert bill["quick"]["harmonics"] == 0
+    assert bill["quick"]["tables"] < bill["quick"]["image-masks"]  # which hold most of what tables needs
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Cases of a second."""
+    monkeypatch.setattr(bench, "CASES", {"quick-32": Case(16, "tiny_vgg", 4, ImageMaskSpec(epochs=5), 2)})
+    monkeypatch.setattr(bench, "COUNTS", (2, 4))
+    monkeypatch.setattr(bench, "BATCHES", (1, 2))
+    monkeypatch.setattr(bench, "RESOLUTIONS", (16,))
+    monkeypatch.setattr(bench, "REGIMES", ("N",))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+def test_the_command_writes_a_complete_file(tmp_path, capsys):
+    assert main(["bench", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    assert "times the serial reference" in capsys.readouterr().out
+    found = json.loads((tmp_path / "cpu.json").read_text())
+    wanted = {"case", "images", "serial_steps_per_s", "engine_steps_per_s", "ratio", "objective_gap", "peak_mib"}
+    assert wanted | {"ceiling_share"} <= set(found["rows"][0])
+    assert found["rows"][0]["ratio"] > 0
+    assert found["rows"][0]["serial_spread"][0] <= found["rows"][0]["serial_steps_per_s"]
+    assert [row["images"] for row in found["scaling"]["images"]] == [2, 4]
+    assert {"device", "torch", "date", "training", "bill"} <= set(found)
+    assert list(chapters.bench_table(found).index) == ["quick-32"]
+    assert "all (hours here)" in chapters.bill_table(found).index
+    assert len(cost_plots.figure_engine(found).axes) == 1
+    assert len(cost_plots.figure_scaling(found).axes) == 3
+
+
+def test_an_unknown_case_is_refused(tmp_path, capsys):
+    assert main(["bench", "--device", "cpu", "--case", "huge", "--output", str(tmp_path)]) == 2
+    assert "quick-32" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
