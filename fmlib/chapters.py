@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Code
 
-from fmlib import claim, experiments, image_claims
+from fmlib import adversarial_claims, claim, experiments
 from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
@@ -226,7 +226,7 @@ def exceeding(results: Results) -> dict[str, dict[str, np.ndarray]]:
     }
     return {
         label: {
-            name: 100 * image_claims.more_energy(results, kind, binary, energy).mean(0)
+            name: 100 * adversarial_claims.more_energy(results, kind, binary, energy).mean(0)
             for name, energy in (("radial", radial_energy), ("angular", angular_energy))
         }
         for label, (kind, binary) in readings.items()

@@ -15,6 +15,7 @@ from fmlib.intervals import Measured
 from fmlib.results import Results
 
 PAPER = "Karantzas et al. (2022)"
+CONTROL = "control that the paper lacks"
 Measure = Callable[[Results], Measured]
 
 
@@ -62,3 +63,91 @@ class Claim:
             "anchor": self.anchor,
             "spec": results.manifest["key"],
         }
+
+
+def near(
+    identity: str, source: str, chapter: str, statement: str, measure: Measure, printed: float, close: float, far: float
+) -> Claim:
+    """A percentage that should be the printed one, within `close` points."""
+    return Claim(
+        id=identity,
+        source=source,
+        statement=statement,
+        published=printed,
+        unit="%",
+        chapter=chapter,
+        measure=measure,
+        reproduced=lambda m: abs(m.value - printed) <= close,
+        partly=lambda m: abs(m.value - printed) <= far,
+        tolerance=f"within {close:g} points (partly: {far:g})",
+    )
+
+
+def at_least(
+    identity: str,
+    source: str,
+    chapter: str,
+    statement: str,
+    measure: Measure,
+    near: float,
+    far: float,
+    unit: str = "%",
+    published: float | None = None,
+    needs: str = "photographs",
+) -> Claim:
+    """A number that should be large."""
+    return Claim(
+        id=identity,
+        source=source,
+        statement=statement,
+        published=published,
+        unit=unit,
+        chapter=chapter,
+        measure=measure,
+        reproduced=lambda m: m.value >= near,
+        partly=lambda m: m.value >= far,
+        tolerance=f"at least {near:g} (partly: {far:g})",
+        needs=needs,
+    )
+
+
+def at_most(
+    identity: str,
+    source: str,
+    chapter: str,
+    statement: str,
+    measure: Measure,
+    near: float,
+    far: float,
+    unit: str = "%",
+    published: float | None = None,
+) -> Claim:
+    """A number that should be small."""
+    return Claim(
+        id=identity,
+        source=source,
+        statement=statement,
+        published=published,
+        unit=unit,
+        chapter=chapter,
+        measure=measure,
+        reproduced=lambda m: m.value <= near,
+        partly=lambda m: m.value <= far,
+        tolerance=f"at most {near:g} (partly: {far:g})",
+    )
+
+
+def positive(identity: str, source: str, chapter: str, statement: str, measure: Measure, unit: str) -> Claim:
+    """A difference that should be above nought."""
+    return Claim(
+        id=identity,
+        source=source,
+        statement=statement,
+        published=None,
+        unit=unit,
+        chapter=chapter,
+        measure=measure,
+        reproduced=lambda m: m.low > 0,
+        partly=lambda m: m.value > 0,
+        tolerance="above nought with its whole interval (partly: on average)",
+    )

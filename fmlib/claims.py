@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fmlib import dataset_claims, image_claims
+from fmlib import adversarial_claims, dataset_claims, image_claims, separability_claims
 from fmlib.claim import Claim
 from fmlib.results import Results
 
@@ -45,7 +45,8 @@ def _placed(claim: Claim) -> Claim:
     return replace(claim, anchor=ANCHORS[max(fitting, key=len)])
 
 
-CLAIMS: list[Claim] = [_placed(claim) for claim in (*dataset_claims.CLAIMS, *image_claims.CLAIMS)]
+CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims)
+CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 
 def ledger(results: Results) -> list[dict[str, Any]]:

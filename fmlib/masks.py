@@ -237,7 +237,7 @@ class _Fit:
             "still": self.still,
             "epochs": self.epochs,
             "epoch": self.epoch,
-            "history": self.history,
+            "history": {name: torch.stack(rows) for name, rows in self.history.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -247,7 +247,7 @@ class _Fit:
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
         self.still, self.epochs, self.epoch = state["still"], state["epochs"], state["epoch"]
-        self.history = state["history"]
+        self.history = {name: list(rows) for name, rows in state["history"].items()}
 
 
 def _order(members: Tensor, length: int, seed: int, mask: int, epoch: int) -> Tensor:

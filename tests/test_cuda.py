@@ -1,0 +1,61 @@
+"""What the other tests show on the CPU, on a CUDA device: where there is one."""
+
+import copy
+
+import pytest
+import torch
+
+from fmlib import controls
+from fmlib.attacks import FAMILIES, perturb
+from fmlib.bench import final_objective
+from fmlib.config import AttackSpec, ImageMaskSpec
+from fmlib.image_lab import predictions
+from fmlib.masks import learn_masks
+from fmlib.runtime import generator
+from fmlib.training import train
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: there is none here"),
+]
+
+
+def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, planted):
+    spec, found = ImageMaskSpec(lr=0.05, epochs=80), {}
+    for device in ("cpu", "cuda"):
+        model = copy.deepcopy(trained).to(device)
+        images = planted.validation.pixels(slice(16)).to(device)
+        targets = predictions(model, images)
+        learned = learn_masks(
+            model, images, targets, torch.arange(16, device=device), spec, seed=0, centre=0.5, progress=False
+        )
+        found[device] = final_objective(model, images, targets, learned.half, spec, 0.5).cpu()
+    assert ((found["cuda"] - found["cpu"]).abs() / found["cpu"]).max().item() < 0.03
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attacks_run_on_the_device(trained, planted, family):
+    images, labels = planted.validation.pixels(slice(8)).cuda(), planted.validation.labels[:8].cuda()
+    found = perturb(trained.cuda(), images, labels, AttackSpec(0.1, 0.05, 3), seed=0, purpose="x", family=family)
+    assert found.device.type == "cuda"
+    assert found.min().item() >= 0
+    assert found.max().item() <= 1
+
+
+def test_controls_are_drawn_on_the_device():
+    sets = torch.rand(4, 16, 9, device="cuda") < 0.2
+    drawn = controls.matched(sets, generator(0, "sets", "cuda"))
+    assert drawn.flatten(1).sum(1).tolist() == sets.flatten(1).sum(1).tolist()
+
+
+def test_training_runs_on_the_device(trained, planted, quick_training):
+    device = torch.device("cuda")
+    history = train(
+        trained.cuda(),
+        planted.train.to(device),
+        planted.validation.to(device),
+        quick_training,
+        seed=0,
+        progress=False,
+    )
+    assert history[-1]["validation_accuracy"] > 0.5
