@@ -69,18 +69,9 @@ def near(
     identity: str, source: str, chapter: str, statement: str, measure: Measure, printed: float, close: float, far: float
 ) -> Claim:
     """A percentage that should be the printed one, within `close` points."""
-    return Claim(
-        id=identity,
-        source=source,
-        statement=statement,
-        published=printed,
-        unit="%",
-        chapter=chapter,
-        measure=measure,
-        reproduced=lambda m: abs(m.value - printed) <= close,
-        partly=lambda m: abs(m.value - printed) <= far,
-        tolerance=f"within {close:g} points (partly: {far:g})",
-    )
+    met, almost = (lambda m: abs(m.value - printed) <= close), (lambda m: abs(m.value - printed) <= far)
+    tolerance = f"within {close:g} points (partly: {far:g})"
+    return Claim(identity, source, statement, printed, "%", chapter, measure, met, almost, tolerance)
 
 
 def at_least(
@@ -96,19 +87,9 @@ def at_least(
     needs: str = "photographs",
 ) -> Claim:
     """A number that should be large."""
-    return Claim(
-        id=identity,
-        source=source,
-        statement=statement,
-        published=published,
-        unit=unit,
-        chapter=chapter,
-        measure=measure,
-        reproduced=lambda m: m.value >= near,
-        partly=lambda m: m.value >= far,
-        tolerance=f"at least {near:g} (partly: {far:g})",
-        needs=needs,
-    )
+    met, almost = (lambda m: m.value >= near), (lambda m: m.value >= far)
+    tolerance = f"at least {near:g} (partly: {far:g})"
+    return Claim(identity, source, statement, published, unit, chapter, measure, met, almost, tolerance, needs=needs)
 
 
 def at_most(
@@ -123,31 +104,13 @@ def at_most(
     published: float | None = None,
 ) -> Claim:
     """A number that should be small."""
-    return Claim(
-        id=identity,
-        source=source,
-        statement=statement,
-        published=published,
-        unit=unit,
-        chapter=chapter,
-        measure=measure,
-        reproduced=lambda m: m.value <= near,
-        partly=lambda m: m.value <= far,
-        tolerance=f"at most {near:g} (partly: {far:g})",
-    )
+    met, almost = (lambda m: m.value <= near), (lambda m: m.value <= far)
+    tolerance = f"at most {near:g} (partly: {far:g})"
+    return Claim(identity, source, statement, published, unit, chapter, measure, met, almost, tolerance)
 
 
 def positive(identity: str, source: str, chapter: str, statement: str, measure: Measure, unit: str) -> Claim:
     """A difference that should be above nought."""
-    return Claim(
-        id=identity,
-        source=source,
-        statement=statement,
-        published=None,
-        unit=unit,
-        chapter=chapter,
-        measure=measure,
-        reproduced=lambda m: m.low > 0,
-        partly=lambda m: m.value > 0,
-        tolerance="above nought with its whole interval (partly: on average)",
-    )
+    met, almost = (lambda m: m.low > 0), (lambda m: m.value > 0)
+    tolerance = "above nought with its whole interval (partly: on average)"
+    return Claim(identity, source, statement, None, unit, chapter, measure, met, almost, tolerance)
