@@ -381,11 +381,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from fmlib import masks
 from fmlib.config import MaskSpec
 from fmlib.masks import learn_masks
 from fmlib.store import Artifact, Job, Store
 
 torch.set_num_threads(1)
+masks.CHECKED = 1  # a state may be saved after every step
 root = Path(sys.argv[1])
 
 
@@ -399,7 +401,7 @@ def compute(inputs, saved):
     saved.interval = 0
     images = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     model = Linear()
-    spec = MaskSpec(lr=0.1, epochs=3, batch=2)
+    spec = MaskSpec(lr=0.1, epochs=4, batch=2)
     index = torch.tensor([0, 0, 0, 1, 1, 1])
     found = learn_masks(model, images, index, index, spec, seed=0, checkpoint=saved, progress=False)
     return Artifact({"half": found.half.numpy()}, {"weight": torch.ones(2)}, {"epochs": found.epochs.tolist()})
