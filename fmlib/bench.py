@@ -57,14 +57,8 @@ CASES = {
 }
 
 
-def serial_masks(model: nn.Module, images: Tensor, targets: Tensor, spec: ImageMaskSpec, centre: float) -> list[Masks]:
-    """The reference: masks of images (N, C, H, W) with targets (N,), one after the other; see masks.learn_masks."""
-    return [
-        _one_mask(model, image[None], target[None], spec, centre) for image, target in zip(images, targets, strict=True)
-    ]
-
-
-def _one_mask(model: nn.Module, image: Tensor, target: Tensor, spec: ImageMaskSpec, centre: float) -> Masks:
+def serial_mask(model: nn.Module, image: Tensor, target: Tensor, spec: ImageMaskSpec, centre: float) -> Masks:
+    """The reference: the mask of one image (1, C, H, W) with target (1,), without a history; see masks.learn_masks."""
     size, spectrum = image.shape[-2:], torch.fft.rfft2(image - centre)
     mask = torch.ones(1, size[0], size[1] // 2 + 1, device=image.device, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=spec.lr, betas=(0.9, spec.memory))
@@ -175,7 +169,7 @@ def _row(name: str, case: Case, device: torch.device, ceiling: float, say: Calla
     peak, paces, alone = _peak(device), [], []
     for image, target in zip(problem.images, problem.targets, strict=True):
         start = time.perf_counter()
-        (found,) = serial_masks(problem.model, image[None], target[None], spec, MEAN)
+        found = serial_mask(problem.model, image[None], target[None], spec, MEAN)
         paces.append(int(found.epochs) / (time.perf_counter() - start))
         alone.append(found.half)
     say(f"{name}: serial {median(paces):.0f} mask steps/s")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmlib import bench, chapters, cost_plots
-from fmlib.bench import Case, final_objective, operations, serial_masks
+from fmlib.bench import Case, final_objective, operations, serial_mask
 from fmlib.cli import main
 from fmlib.config import ImageMaskSpec
 from fmlib.image_lab import predictions
@@ -22,26 +22,32 @@ def problem(trained, planted):
 
 
 @pytest.fixture
+def alone(problem):
+    """Each image's mask by the reference."""
+    model, images, targets = problem
+    return [serial_mask(model, images[n : n + 1], targets[n : n + 1], SPEC, 0.5) for n in range(12)]
+
+
+@pytest.fixture
 def learned(problem):
     model, images, targets = problem
     return learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
 
 
-def test_reference_and_engine_learn_the_same_masks(problem, learned):
+def test_reference_and_engine_learn_the_same_masks(alone, learned):
     """Written apart: the same steps, the same masks, the same verdict of the stop rule."""
-    alone = serial_masks(*problem, SPEC, 0.5)
     assert learned.epochs.min().item() < learned.epochs.max().item()
     assert torch.cat([one.epochs for one in alone]).tolist() == learned.epochs.tolist()
     assert torch.cat([one.converged for one in alone]).tolist() == learned.converged.tolist()
     torch.testing.assert_close(torch.cat([one.half for one in alone]), learned.half, atol=1e-4, rtol=0)
 
 
-def test_objectives_agree_within_a_percent(problem, learned):
+def test_objectives_agree_within_a_percent(problem, alone, learned):
     model, images, targets = problem
-    alone = torch.cat([one.half for one in serial_masks(*problem, SPEC, 0.5)])
-    ours, theirs = (final_objective(model, images, targets, half, SPEC, 0.5) for half in (learned.half, alone))
+    halves = torch.cat([one.half for one in alone])
+    ours, theirs = (final_objective(model, images, targets, half, SPEC, 0.5) for half in (learned.half, halves))
     assert ((ours - theirs).abs() / theirs).max().item() < 0.01
-    whole = final_objective(model, images, targets, torch.ones_like(alone), SPEC, 0.5)
+    whole = final_objective(model, images, targets, torch.ones_like(halves), SPEC, 0.5)
     torch.testing.assert_close(whole, torch.full((12,), 1 + SPEC.penalty))  # nothing filtered, all of the penalty
     assert (ours < whole).all()
 
