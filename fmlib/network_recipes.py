@@ -129,11 +129,11 @@ def _scheme(lab: Lab, mask: Tensor) -> dict[str, np.ndarray]:
 
 def _planted_jobs(lab: Lab) -> list[Job]:
     labs = [lab.planted(number) for number in range(lab.profile.planted_repetitions)]
-    return [one.evaluation("N") for one in labs]
+    return [*(one.evaluation("N") for one in labs), labs[0].mask("A")]
 
 
 def _planted_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    rows, arrays = [], {}
+    rows, files = [], {}
     for number in range(lab.profile.planted_repetitions):
         one = lab.planted(number)
         spec = one.profile.data
@@ -154,12 +154,13 @@ def _planted_files(lab: Lab, store: Store) -> dict[str, bytes]:
             }
         )
         if number == 0:
-            image = one.open_dataset(store.get(one.dataset)).validation.pixels(slice(1))[0, 0]
-            arrays = {"mask": full, "tones": truth, "distractors": decoys, "image": image.cpu()}
-    return {
-        "planted.csv": csv(rows),
-        "planted.npz": arrays_to_bytes({name: array.numpy() for name, array in arrays.items()}),
-    }
+            images = one.open_dataset(store.get(one.dataset)).validation.images[: spec.classes, 0]  # one a class
+            arrays = {"mask": full, "tones": truth, "distractors": decoys, "images": images.cpu()}
+            arrays["mask.A"] = full_plane(torch.from_numpy(store.get(one.mask("A")).arrays["half"]), spec.size)
+            files["planted.npz"] = arrays_to_bytes({name: array.numpy() for name, array in arrays.items()})
+            for regime in "NA":
+                files[f"planted_network_{regime}.safetensors"] = save_weights(store.get(one.network(regime)).weights)
+    return files | {"planted.csv": csv(rows)}
 
 
 def _harmonic_jobs(lab: Lab) -> list[Job]:

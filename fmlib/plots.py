@@ -227,7 +227,7 @@ def figure_planted(arrays: Mapping[str, np.ndarray]) -> Picture:
     tones, distractors = arrays["tones"], arrays["distractors"]
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.9), 1, 3)
-        show(axes[0], arrays["image"], "an image", vmin=0, vmax=1)
+        show(axes[0], arrays["images"][0], "an image", vmin=0, vmax=255)
         show(axes[1], np.ones_like(tones), "what was planted", vmin=0, vmax=1)
         for plane, colour, marker, label in (
             (tones, BLUE, "o", "class tones"),
