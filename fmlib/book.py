@@ -17,9 +17,10 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import chapters
+from fmlib import browser, chapters
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
+from fmlib.store import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -154,9 +155,15 @@ def readme(text: str, results: Results) -> str:
 
 
 def publish() -> None:
-    """Execute every chapter on the published results and keep the outputs in `book/`; renew the README's table."""
+    """Execute every chapter on the published results and keep the outputs in `book/`.
+
+    Renew the README's table and the laboratory's files as well.
+    """
+    shown = Results.open(PUBLISHED / SHOWN)
     page = ROOT / "README.md"
-    page.write_text(readme(page.read_text(), Results.open(PUBLISHED / SHOWN)))
+    page.write_text(readme(page.read_text(), shown))
+    for name, content in browser.files(shown).items():
+        write_bytes(browser.FOLDER / name, content)
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()

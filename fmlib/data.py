@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, UnidentifiedImageError
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torchvision.datasets import ImageFolder, Imagenette
 from torchvision.transforms import functional
@@ -144,6 +145,13 @@ def load_photographs(spec: PhotoSpec, root: Path | None) -> Dataset:
         words = dict(zip(known.wnids, known.classes, strict=True))  # WordNet id -> names, the common one first
         names = [words[name][0] for name in names]
     return Dataset(splits["train"], splits["validation"], names)
+
+
+def sample_photograph(name: str, size: int) -> Tensor:
+    """scikit-learn's photograph of that name, "china" or "flower", gray and centre-cropped: uint8 (1, size, size)."""
+    photograph = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
+    gray = functional.resize(functional.rgb_to_grayscale(photograph), [size], antialias=True)
+    return functional.center_crop(gray, [size])
 
 
 def download(root: Path) -> None:

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save as save_weights
-from sklearn.datasets import load_sample_image
 from torch import Tensor
-from torchvision.transforms import functional
 
 from fmlib import harmonics
 from fmlib.config import PlantedSpec
-from fmlib.data import planted_tones, tone_mask
+from fmlib.data import planted_tones, sample_photograph, tone_mask
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe, csv
 from fmlib.spectra import apply_mask, correlation, full_plane, half_plane, l1_share, low_share, mean_radius
@@ -118,11 +116,8 @@ def _stability(lab: Lab, masks: dict[tuple[str, int, str], Tensor]) -> list[dict
 
 
 def _scheme(lab: Lab, mask: Tensor) -> dict[str, np.ndarray]:
-    """A photograph that ships with scikit-learn, gray and at the profile's size, and what the mask lets through."""
-    photograph = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
-    size = [lab.profile.data.size]
-    gray = functional.rgb_to_grayscale(photograph)
-    image = functional.center_crop(functional.resize(gray, size, antialias=True), size).float() / 255
+    """A photograph at the profile's size, and what the mask lets through."""
+    image = sample_photograph("china", lab.profile.data.size).float() / 255
     filtered = apply_mask(image[None], half_plane(mask), lab.profile.network.mean)[0]
     return {"image": image[0].numpy(), "filtered": filtered[0].numpy(), "mask": mask.numpy()}
 

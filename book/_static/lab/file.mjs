@@ -1,0 +1,46 @@
+/** The laboratory's file: reading what `fmlib.browser.pack` wrote. */
+
+const MAGIC = "FMLAB001";
+const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
+
+/**
+ * The worlds of the page, their arrays in place of the arrays' names.
+ * @param {ArrayBuffer} buffer
+ * @returns {object[]} worlds; a network's convolutions and linear layers hold `weights`, `shape` and `scale`
+ * @throws {Error} if the file is of another kind, damaged, or cut short
+ */
+export function readFile(buffer) {
+  const mend = "Load the page again; if that does not help, build the book again.";
+  const start = new TextDecoder("latin1").decode(buffer.slice(0, 8));
+  if (start !== MAGIC) throw new Error(`The file of networks is not one of this book's. ${mend}`);
+  const cut = new Error(`The file of networks is cut short. ${mend}`);
+  if (buffer.byteLength < 12) throw cut;
+  const length = new DataView(buffer).getUint32(8, true);
+  const base = 12 + length;
+  if (buffer.byteLength < base) throw cut;
+  let header;
+  try {
+    header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 12, length)));
+  } catch {
+    throw new Error(`The file of networks is damaged. ${mend}`);
+  }
+  if (buffer.byteLength < base + header.bytes) throw cut;
+
+  const array = (name) => {
+    const { type, shape, offset } = header.arrays[name];
+    return new ARRAYS[type](buffer, base + offset, shape.reduce((product, side) => product * side, 1));
+  };
+  const layer = (described) => {
+    const { kind, ...names } = described;
+    const arrays = Object.entries(names).map(([part, name]) => [part, array(name)]);
+    return { kind, shape: header.arrays[names.weights]?.shape, ...Object.fromEntries(arrays) };
+  };
+  return header.worlds.map((world) => ({
+    ...world,
+    networks: Object.fromEntries(
+      Object.entries(world.networks).map(([regime, { title, layers }]) => [regime, { title, layers: layers.map(layer) }]),
+    ),
+    masks: world.masks.map((mask) => ({ ...mask, half: array(mask.half) })),
+    pictures: world.pictures.map((picture) => ({ ...picture, pixels: array(picture.pixels) })),
+  }));
+}

@@ -1,0 +1,42 @@
+/** Links that hold the state of the page, after the "#": nothing of it is sent to any server. */
+
+async function through(bytes, stream) {
+  const flow = new Blob([bytes]).stream().pipeThrough(stream);
+  return new Uint8Array(await new Response(flow).arrayBuffer());
+}
+
+/** Bytes -> letters that a link may hold. */
+export async function packed(bytes) {
+  const small = await through(bytes, new CompressionStream("deflate-raw"));
+  const text = btoa(Array.from(small, (byte) => String.fromCharCode(byte)).join(""));
+  return text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** What `packed` was given. */
+export async function unpacked(text) {
+  const letters = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return through(Uint8Array.from(letters, (letter) => letter.charCodeAt(0)), new DecompressionStream("deflate-raw"));
+}
+
+/**
+ * The part of a link after "#".
+ * @param {{world: string, picture: string, network: string, epsilon: string, attacked: boolean, half: Float32Array,
+ * own: Uint8Array | null}} state own: pixels of the reader's picture
+ */
+export async function encode({ world, picture, network, epsilon, attacked, half, own }) {
+  const fields = new URLSearchParams({ world, picture, network, epsilon, attacked: attacked ? "yes" : "no" });
+  fields.set("mask", await packed(Uint8Array.from(half, (value) => Math.round(255 * value))));
+  if (own) fields.set("own", await packed(own));
+  return fields.toString();
+}
+
+/** The state that a link holds, or null if it holds none. Throws if the link is damaged. */
+export async function decode(text) {
+  const fields = new URLSearchParams(text.replace(/^#/, ""));
+  if (!fields.has("mask")) return null;
+  const state = Object.fromEntries(["world", "picture", "network", "epsilon"].map((name) => [name, fields.get(name)]));
+  state.attacked = fields.get("attacked") === "yes";
+  state.half = Float32Array.from(await unpacked(fields.get("mask")), (value) => value / 255);
+  state.own = fields.has("own") ? await unpacked(fields.get("own")) : null;
+  return state;
+}
