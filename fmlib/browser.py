@@ -138,7 +138,7 @@ def _world(
         "std": found.network.std,
         "classes": list(classes),
         "attack": {"epsilon": attack.epsilon, "step": attack.step, "steps": attack.steps},
-        "learning": {"penalty": spec.penalty, "guard": spec.guard, "memory": spec.memory},
+        "learning": {name: getattr(spec, name) for name in ("penalty", "guard", "memory", "patience", "still", "calm")},
         "networks": {
             regime: {"title": REGIMES[regime], "layers": _layers(file, f"{name}.{regime}", model)}
             for regime, model in networks.items()

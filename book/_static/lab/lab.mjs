@@ -170,11 +170,12 @@ function paintByKey(event) {
 
 // ---------------------------------------------------------------------------------------------- learning and attacking
 
-let learning = false;
+let learning = null; // the fit under way, an object of its own
 
 function stopLearning() {
   if (!learning) return;
-  learning = false;
+  learning = null;
+  element("learn").textContent = "Learn the mask";
   engine.ask("stop");
 }
 
@@ -183,8 +184,9 @@ async function learn() {
   const { world } = state;
   const options = { ...world.learning, penalty: penalty(), rate: Number(element("rate").value) };
   const curves = [{ values: [], colour: colour(0) }, { values: [], colour: colour(1) }];
-  const show = ({ half, curve, steps, pace, ...rest }) => {
-    if (!learning) return;
+  const mine = (learning = {});
+  const show = ({ half, curve, steps, pace, done, ...rest }) => {
+    if (learning !== mine) return;
     state.half = half;
     Object.assign(seen, rest);
     for (const one of curve) {
@@ -196,16 +198,13 @@ async function learn() {
     drawMask();
     drawAnswers();
     const last = curve.at(-1);
-    if (last) say(`Step ${steps}${pace ? `, ${pace.toFixed(0)} a second` : ""}: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`);
+    if (last) say(`${done ? "Done at step" : "Step"} ${steps}, ${pace.toFixed(0)} a second: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`);
   };
-  learning = true;
   element("learn").textContent = "Stop learning";
   const name = world.name;
   const regime = element("network").value;
   show(await engine.ask("learn", { name, regime, pixels: shown(), options, most: MOST_STEPS }, show));
-  learning = false;
-  element("learn").textContent = "Learn the mask";
-  remember();
+  if (learning === mine) stopLearning();
 }
 
 async function attack() {

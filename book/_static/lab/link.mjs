@@ -25,7 +25,7 @@ export async function unpacked(text) {
  */
 export async function encode({ world, picture, network, epsilon, attacked, half, own }) {
   const fields = new URLSearchParams({ world, picture, network, epsilon, attacked: attacked ? "yes" : "no" });
-  fields.set("mask", await packed(Uint8Array.from(half, (value) => Math.round(255 * value))));
+  fields.set("mask", await packed(new Uint8Array(Uint16Array.from(half, (value) => Math.round(65535 * value)).buffer)));
   if (own) fields.set("own", await packed(own));
   return fields.toString();
 }
@@ -36,7 +36,8 @@ export async function decode(text) {
   if (!fields.has("mask")) return null;
   const state = Object.fromEntries(["world", "picture", "network", "epsilon"].map((name) => [name, fields.get(name)]));
   state.attacked = fields.get("attacked") === "yes";
-  state.half = Float32Array.from(await unpacked(fields.get("mask")), (value) => value / 255);
+  const levels = new Uint16Array((await unpacked(fields.get("mask"))).buffer);
+  state.half = Float32Array.from(levels, (value) => value / 65535);
   state.own = fields.has("own") ? await unpacked(fields.get("own")) : null;
   return state;
 }

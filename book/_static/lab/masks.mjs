@@ -12,7 +12,10 @@ export function guardedExpSquare(difference, guard) {
 
 /** A fit under way: it minimises g(L(f(M(x)), y) - L(f(x), y)) + penalty * mean(M), y the network's own answer. */
 export class MaskFit {
-  /** @param {{penalty: number, guard: number, memory: number, rate: number}} options */
+  /**
+   * @param {{penalty: number, guard: number, memory: number, rate: number, patience: number, still: number,
+   * calm: number}} options as in fmlib.config.ImageMaskSpec; rate: Adam's
+   */
   constructor(network, fourier, pixels, options) {
     Object.assign(this, { network, fourier, options });
     const logits = network.logits(pixels);
@@ -23,9 +26,16 @@ export class MaskFit {
     this.first = new Float64Array(this.half.length); // Adam's running means of the gradient and of its square
     this.second = new Float64Array(this.half.length);
     this.steps = 0;
+    this.stillSteps = 0; // in a row
+    this.last = Infinity; // the last step's invariance cost
   }
 
-  /** One step of Adam, clamped to [0, 1]. Returns the objective and its parts, before the step. */
+  /** Whether the authors' stop rule is met. */
+  get done() {
+    return this.stillSteps >= this.options.patience;
+  }
+
+  /** One step of Adam, clamped to [0, 1]. Returns the objective and its parts before the step, and the share after. */
   step() {
     const { network, fourier, half, options, spectrum } = this;
     const side = fourier.side;
@@ -33,7 +43,7 @@ export class MaskFit {
     const outer = (loss) => guardedExpSquare(loss - this.reference, options.guard);
     const { loss, logits, gradient } = network.slope(picture, this.label, (found) => outer(found).slope);
     const invariance = outer(loss).value;
-    const l1 = share(half, side);
+    const before = share(half, side);
     const back = fourier.forward(gradient);
 
     this.steps += 1;
@@ -48,6 +58,10 @@ export class MaskFit {
       half[place] = Math.min(Math.max(half[place] - options.rate * move, 0), 1);
     });
     const kept = logits.indexOf(Math.max(...logits)) === this.label;
-    return { objective: invariance + options.penalty * l1, invariance, share: l1, kept };
+    const after = share(half, side);
+    const still = Math.abs(after - before) <= options.still && Math.abs(invariance - this.last) <= options.calm;
+    this.stillSteps = still && kept ? this.stillSteps + 1 : 0;
+    this.last = invariance;
+    return { objective: invariance + options.penalty * before, invariance, share: after, kept };
   }
 }

@@ -72,7 +72,7 @@ const HANDLERS = {
     return { attacked, change, amplitude: amplitudes(place.fourier.forward(change)) };
   },
 
-  /** Learn a mask until stopped or `most` steps; `report` is called with looks at it on the way. */
+  /** Learn a mask until it is done, stopped or `most` steps old; `report` gets looks at it on the way. */
   async learn({ name, regime, pixels, options, most }, report) {
     const place = world(name);
     const fit = new MaskFit(place.networks[regime], place.fourier, pixels, options);
@@ -80,15 +80,22 @@ const HANDLERS = {
     const curve = [];
     const begun = performance.now();
     let shown = begun;
-    while (number === learning && fit.steps < most) {
+    const seen = () => ({
+      half: Float32Array.from(fit.half),
+      curve: curve.splice(0),
+      steps: fit.steps,
+      pace: fit.steps / ((performance.now() - begun) / 1000),
+      done: fit.done,
+      ...behind(place, pixels, fit.half),
+    });
+    while (number === learning && !fit.done && fit.steps < most) {
       curve.push(fit.step());
       if (performance.now() - shown < SHOWN_EVERY) continue;
-      const pace = fit.steps / ((performance.now() - begun) / 1000);
-      report({ half: Float32Array.from(fit.half), curve: curve.splice(0), steps: fit.steps, pace, ...behind(place, pixels, fit.half) });
+      report(seen());
       await new Promise((resolve) => setTimeout(resolve)); // let messages in
       shown = performance.now();
     }
-    return { half: Float32Array.from(fit.half), curve, steps: fit.steps, ...behind(place, pixels, fit.half) };
+    return seen();
   },
 
   stop() {
