@@ -17,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import browser, chapters
+from fmlib import chapters, laboratory
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
 from fmlib.store import write_bytes
@@ -162,8 +162,8 @@ def publish() -> None:
     shown = Results.open(PUBLISHED / SHOWN)
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), shown))
-    for name, content in browser.files(shown).items():
-        write_bytes(browser.FOLDER / name, content)
+    for name, content in laboratory.files(shown).items():
+        write_bytes(laboratory.FOLDER / name, content)
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()

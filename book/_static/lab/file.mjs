@@ -1,4 +1,4 @@
-/** The laboratory's file: reading what `fmlib.browser.pack` wrote. */
+/** The laboratory's file: reading what `fmlib.laboratory.pack` wrote. */
 
 const MAGIC = "FMLAB001";
 const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };

@@ -324,6 +324,7 @@ export async function start(worker, binary) {
   }
   listen();
   await choose(worlds[0], worlds[0].pictures[0].name);
+  warn("");
   element("laboratory").hidden = false;
   element("figure-laboratory").hidden = true;
   await recall();
