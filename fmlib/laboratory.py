@@ -201,21 +201,27 @@ def pack(results: Results) -> bytes:
     return MAGIC + len(text).to_bytes(4, "little") + text + bytes(file.content)
 
 
-def from_disk(sources: dict[str, str], binary: bytes) -> str:
-    """A script that holds the page's modules and its file as text, for a page opened from disk.
+def carried(name: str, value: object) -> bytes:
+    """A script that puts `value` into `laboratory.<name>`, for a page opened from disk.
 
-    There browsers load neither modules nor data, but do run scripts. sources: file name -> module; they are carried in
-    the order of their imports, what is imported first.
+    There browsers load neither modules nor data, but do run scripts.
     """
+    return f"(globalThis.laboratory ??= {{}}).{name} = {json.dumps(value)};\n".encode()
+
+
+def in_order(sources: dict[str, str]) -> dict[str, str]:
+    """Modules, by file name, in the order of their imports: what is imported comes first."""
     needs = {name: re.findall(r'from "\./(.+?)"', text) for name, text in sources.items()}
-    modules = {name: sources[name] for name in TopologicalSorter(needs).static_order()}
-    carried = {"modules": modules, "binary": base64.b64encode(binary).decode()}
-    return f"globalThis.laboratory = {json.dumps(carried)};\n"
+    return {name: sources[name] for name in TopologicalSorter(needs).static_order()}
 
 
 def files(results: Results) -> dict[str, bytes]:
     """What the page needs beside its modules, made from published results: file name -> content."""
     binary = pack(results)
-    sources = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.mjs"))}
-    still = figure_scheme(results.arrays("scheme"))._repr_png_()
-    return {"networks.bin": binary, "from_disk.cjs": from_disk(sources, binary).encode(), "still.png": still}
+    modules = in_order({path.name: path.read_text() for path in sorted(FOLDER.glob("*.mjs"))})
+    return {
+        "networks.bin": binary,
+        "networks.cjs": carried("networks", base64.b64encode(binary).decode()),
+        "modules.cjs": carried("modules", modules),
+        "still.png": figure_scheme(results.arrays("scheme"))._repr_png_(),
+    }

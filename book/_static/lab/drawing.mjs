@@ -44,7 +44,10 @@ export function drawSpectrum(canvas, amplitude, side, half = null) {
 
 /** A ring around the place where the brush would paint. */
 export function drawRing(context, x, y, radius) {
-  for (const [style, width] of [["black", 4], ["white", 2]]) {
+  for (const [style, width] of [
+    ["black", 4],
+    ["white", 2],
+  ]) {
     context.strokeStyle = style;
     context.lineWidth = width;
     context.beginPath();

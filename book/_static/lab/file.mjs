@@ -28,7 +28,11 @@ export function readFile(buffer) {
 
   const array = (name) => {
     const { type, shape, offset } = header.arrays[name];
-    return new ARRAYS[type](buffer, base + offset, shape.reduce((product, side) => product * side, 1));
+    return new ARRAYS[type](
+      buffer,
+      base + offset,
+      shape.reduce((product, side) => product * side, 1),
+    );
   };
   const layer = (described) => {
     const { kind, ...names } = described;
@@ -38,7 +42,10 @@ export function readFile(buffer) {
   return header.worlds.map((world) => ({
     ...world,
     networks: Object.fromEntries(
-      Object.entries(world.networks).map(([regime, { title, layers }]) => [regime, { title, layers: layers.map(layer) }]),
+      Object.entries(world.networks).map(([regime, { title, layers }]) => [
+        regime,
+        { title, layers: layers.map(layer) },
+      ]),
     ),
     masks: world.masks.map((mask) => ({ ...mask, half: array(mask.half) })),
     pictures: world.pictures.map((picture) => ({ ...picture, pixels: array(picture.pixels) })),

@@ -3,7 +3,7 @@
 import { colour, drawCurves, drawPicture, drawRing, drawSpectrum } from "./drawing.mjs";
 import { Engine, latest } from "./engine.mjs";
 import { decode, encode } from "./link.mjs";
-import { complement, eachHalf, frequency, radialEnergy, sector, share } from "./spectra.mjs";
+import { complement, painted, radialEnergy, sector, share } from "./spectra.mjs";
 import { readPicture } from "./upload.mjs";
 
 const MOST_STEPS = 3000;
@@ -54,7 +54,10 @@ function drawEnergies() {
   const curves = masks.map(({ half }, n) => ({ values: radialEnergy(half, state.world.size), colour: colour(n) }));
   drawCurves(element("energies"), curves, Math.max(...curves.flatMap(({ values }) => [...values]), 0.01));
   element("energies-says").innerHTML = masks
-    .map(({ title, half }, n) => `<li><span class="laboratory-key" style="--key: ${colour(n)}"></span> ${title}: ${percent(share(half, state.world.size))}% kept</li>`)
+    .map(
+      ({ title, half }, n) =>
+        `<li><span class="laboratory-key" style="--key: ${colour(n)}"></span> ${title}: ${percent(share(half, state.world.size))}% kept</li>`,
+    )
     .join("");
 }
 
@@ -111,7 +114,10 @@ function enter(world) {
 async function choose(world, picture) {
   stopLearning();
   enter(world);
-  const found = picture === OWN ? { title: "Your picture", pixels: state.own } : world.pictures.find(({ name }) => name === picture);
+  const found =
+    picture === OWN
+      ? { title: "Your picture", pixels: state.own }
+      : world.pictures.find(({ name }) => name === picture);
   Object.assign(state, { picture, title: found.title, attacked: null });
   state.pixels = Float64Array.from(found.pixels, (value) => value / 255);
   element("picture").value = `${world.name} ${picture}`;
@@ -123,7 +129,10 @@ function ownPicture(pixels) {
   state.own = pixels;
   if (!element("picture").querySelector(`[value="photographs ${OWN}"]`))
     element("picture").append(new Option("Your picture", `photographs ${OWN}`));
-  return choose(worlds.find(({ name }) => name === "photographs"), OWN);
+  return choose(
+    worlds.find(({ name }) => name === "photographs"),
+    OWN,
+  );
 }
 
 // ---------------------------------------------------------------------------------------------- painting
@@ -131,20 +140,9 @@ function ownPicture(pixels) {
 /** Paint around a place of the canvas, in canvas pixels. */
 function paint({ x, y }) {
   const { size } = state.world;
-  const side = element("spectrum").width;
-  const [column, row] = [(x / side) * size - size / 2 - 0.5, (y / side) * size - size / 2 - 0.5];
+  const cycles = (at) => (at / element("spectrum").width) * size - size / 2 - 0.5;
   const value = Number(document.querySelector("input[name=brush]:checked").value);
-  const reach = Number(element("size").value);
-  const half = Float32Array.from(state.half);
-  eachHalf(size, (place, r, c) => {
-    const [dy, dx] = [frequency(r, size), frequency(c, size)];
-    for (const sign of [1, -1]) {
-      // at the border a frequency of half the side stands for both of its signs
-      const apart = (d, at) => Math.min(Math.abs(sign * d - at), Math.abs(sign * d + (Math.abs(d) === size / 2 ? size : 0) - at));
-      if (Math.hypot(apart(dy, row), apart(dx, column)) <= reach) half[place] = value;
-    }
-  });
-  lay(half);
+  lay(painted(state.half, size, { x: cycles(x), y: cycles(y) }, Number(element("size").value), value));
 }
 
 function place(event) {
@@ -161,7 +159,10 @@ function paintByKey(event) {
   cursor ??= { x: canvas.width / 2 + step / 2, y: canvas.height / 2 + step / 2 };
   if (event.key in moves) {
     const [dx, dy] = moves[event.key];
-    cursor = { x: Math.min(Math.max(cursor.x + dx, 0), canvas.width), y: Math.min(Math.max(cursor.y + dy, 0), canvas.height) };
+    cursor = {
+      x: Math.min(Math.max(cursor.x + dx, 0), canvas.width),
+      y: Math.min(Math.max(cursor.y + dy, 0), canvas.height),
+    };
     drawMask();
   } else if (event.key === " " || event.key === "Enter") paint(cursor);
   else return;
@@ -183,7 +184,10 @@ async function learn() {
   if (learning) return stopLearning();
   const { world } = state;
   const options = { ...world.learning, penalty: penalty(), rate: Number(element("rate").value) };
-  const curves = [{ values: [], colour: colour(0) }, { values: [], colour: colour(1) }];
+  const curves = [
+    { values: [], colour: colour(0) },
+    { values: [], colour: colour(1) },
+  ];
   const mine = (learning = {});
   const show = ({ half, curve, steps, pace, done, ...rest }) => {
     if (learning !== mine) return;
@@ -198,7 +202,10 @@ async function learn() {
     drawMask();
     drawAnswers();
     const last = curve.at(-1);
-    if (last) say(`${done ? "Done at step" : "Step"} ${steps}, ${pace.toFixed(0)} a second: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`);
+    if (last)
+      say(
+        `${done ? "Done at step" : "Step"} ${steps}, ${pace.toFixed(0)} a second: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`,
+      );
   };
   element("learn").textContent = "Stop learning";
   const name = world.name;
@@ -213,7 +220,12 @@ async function attack() {
   const epsilon = Number(element("epsilon").value);
   const { step, steps } = world.attack;
   const options = { epsilon, step: (step / world.attack.epsilon) * epsilon, steps, seed: 1 };
-  const found = await engine.ask("attack", { name: world.name, regime: element("victim").value, pixels: state.pixels, options });
+  const found = await engine.ask("attack", {
+    name: world.name,
+    regime: element("victim").value,
+    pixels: state.pixels,
+    options,
+  });
   if (world !== state.world) return;
   state.attacked = found.attacked;
   drawPicture(element("change"), found.change, world.size, -epsilon, epsilon);
@@ -230,13 +242,15 @@ async function undo() {
 // ---------------------------------------------------------------------------------------------- controls
 
 const penalty = () => 10 ** Number(element("penalty").value);
-const band = () => Object.fromEntries(["inner", "outer", "direction", "width"].map((name) => [name, Number(element(name).value)]));
+const band = () =>
+  Object.fromEntries(["inner", "outer", "direction", "width"].map((name) => [name, Number(element(name).value)]));
 
 function sayNumbers() {
   element("penalty-says").textContent = penalty().toFixed(3);
   element("epsilon-says").textContent = `${Number(element("epsilon").value).toFixed(4)} of the gray scale`;
   const { inner, outer, direction, width } = band();
-  element("band").textContent = `${percent(inner)} to ${percent(outer)}% of the corner's radius; ${direction}° ± ${width}°`;
+  element("band").textContent =
+    `${percent(inner)} to ${percent(outer)}% of the corner's radius; ${direction}° ± ${width}°`;
 }
 
 async function remember() {
@@ -254,9 +268,14 @@ async function recall() {
     return warn("This link is damaged: the laboratory starts afresh.");
   }
   const world = found && worlds.find(({ name }) => name === found.world);
-  const known = world && (found.picture === OWN ? found.own?.length === world.size ** 2 : world.pictures.some(({ name }) => name === found.picture));
+  const known =
+    world &&
+    (found.picture === OWN
+      ? found.own?.length === world.size ** 2
+      : world.pictures.some(({ name }) => name === found.picture));
   if (!found) return;
-  if (!known || found.half.length !== world.size * (world.size / 2 + 1)) return warn("This link is of another edition of the book: the laboratory starts afresh.");
+  if (!known || found.half.length !== world.size * (world.size / 2 + 1))
+    return warn("This link is of another edition of the book: the laboratory starts afresh.");
   if (found.picture === OWN) await ownPicture(found.own);
   else await choose(world, found.picture);
   for (const name of ["network", "victim"]) element(name).value = found.network;
@@ -267,7 +286,8 @@ async function recall() {
 }
 
 function listen() {
-  const press = (name, act) => element(name).addEventListener("click", () => Promise.resolve(act()).catch((error) => warn(error.message)));
+  const press = (name, act) =>
+    element(name).addEventListener("click", () => Promise.resolve(act()).catch((error) => warn(error.message)));
   const learned = () => state.world.masks.find(({ name }) => name === element("learned").value).half;
   press("all", () => lay(ones()));
   press("none", () => lay(ones().fill(0)));
@@ -278,7 +298,9 @@ function listen() {
   press("attack", attack);
   press("undo", undo);
   press("keep", () => {
-    state.kept = [...state.kept, { title: `mask ${state.kept.length + 1}`, half: Float32Array.from(state.half) }].slice(-MOST_COMPARED);
+    state.kept = [...state.kept, { title: `mask ${state.kept.length + 1}`, half: Float32Array.from(state.half) }].slice(
+      -MOST_COMPARED,
+    );
     drawEnergies();
   });
   press("forget", () => {
@@ -290,15 +312,22 @@ function listen() {
     await navigator.clipboard.writeText(location.href);
     say("The link is copied.");
   });
-  for (const name of Object.keys(band())) element(name).addEventListener("input", () => (sayNumbers(), lay(sector(state.world.size, band()))));
+  for (const name of Object.keys(band()))
+    element(name).addEventListener("input", () => (sayNumbers(), lay(sector(state.world.size, band()))));
   for (const name of ["penalty", "epsilon"]) element(name).addEventListener("input", sayNumbers);
   element("picture").addEventListener("change", ({ target }) => {
     const [name, picture] = target.value.split(" ");
-    choose(worlds.find((world) => world.name === name), picture).catch((error) => warn(error.message));
+    choose(
+      worlds.find((world) => world.name === name),
+      picture,
+    ).catch((error) => warn(error.message));
   });
   element("upload").addEventListener("change", ({ target }) => {
     warn("");
-    if (target.files.length) readPicture(target.files[0], worlds[0].size).then(ownPicture).catch((error) => warn(error.message));
+    if (target.files.length)
+      readPicture(target.files[0], worlds[0].size)
+        .then(ownPicture)
+        .catch((error) => warn(error.message));
   });
 
   const canvas = element("spectrum");
@@ -313,7 +342,8 @@ function listen() {
 
 /** Begin: `worker` is the address of the worker's module, `binary` gets the file of networks. */
 export async function start(worker, binary) {
-  if (typeof Worker === "undefined") throw new Error("The laboratory needs Web Workers, which this browser lacks. The rest of the book works.");
+  if (typeof Worker === "undefined")
+    throw new Error("The laboratory needs Web Workers, which this browser lacks. The rest of the book works.");
   engine = new Engine(worker, warn);
   ({ worlds } = await engine.ask("open", { binary: await binary() }));
   for (const { name, title, pictures } of worlds) {

@@ -15,7 +15,10 @@ export async function packed(bytes) {
 /** What `packed` was given. */
 export async function unpacked(text) {
   const letters = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
-  return through(Uint8Array.from(letters, (letter) => letter.charCodeAt(0)), new DecompressionStream("deflate-raw"));
+  return through(
+    Uint8Array.from(letters, (letter) => letter.charCodeAt(0)),
+    new DecompressionStream("deflate-raw"),
+  );
 }
 
 /**

@@ -126,12 +126,14 @@ function linear({ weights, scale, bias, shape }) {
     channels: outward,
     forward(values) {
       const output = Float64Array.from(bias);
-      for (let o = 0; o < outward; o++) for (let i = 0; i < inward; i++) output[o] += matrix[o * inward + i] * values[i];
+      for (let o = 0; o < outward; o++)
+        for (let i = 0; i < inward; i++) output[o] += matrix[o * inward + i] * values[i];
       return output;
     },
     backward(gradient) {
       const returned = new Float64Array(inward);
-      for (let o = 0; o < outward; o++) for (let i = 0; i < inward; i++) returned[i] += matrix[o * inward + i] * gradient[o];
+      for (let o = 0; o < outward; o++)
+        for (let i = 0; i < inward; i++) returned[i] += matrix[o * inward + i] * gradient[o];
       return returned;
     },
   };

@@ -127,6 +127,22 @@ export function sector(side, { inner, outer, direction, width }) {
   return half;
 }
 
+/**
+ * The mask with `value` at all frequencies within `reach` of one, and at their mirrors.
+ * @param {{x: number, y: number}} centre cycles per picture
+ */
+export function painted(half, side, { x, y }, reach, value) {
+  const result = Float32Array.from(half);
+  // At the border a frequency of half the side stands for both of its signs.
+  const apart = (d, at) => Math.min(Math.abs(d - at), d === -side / 2 ? Math.abs(side / 2 - at) : Infinity);
+  eachHalf(side, (place, row, column) => {
+    const [dy, dx] = [frequency(row, side), frequency(column, side)];
+    const near = (sign) => Math.hypot(apart(dy, sign * y), apart(dx, sign * x)) <= reach;
+    if (near(1) || near(-1)) result[place] = value;
+  });
+  return result;
+}
+
 /** L2 norm of the mask, scaled to norm 1, in rings of equal width from DC to the corner. */
 export function radialEnergy(half, side, bands = 24) {
   const energy = new Float64Array(bands);

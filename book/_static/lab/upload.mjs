@@ -9,7 +9,8 @@ async function decoded(file) {
     const image = new Image();
     await new Promise((resolve, reject) => {
       image.onload = resolve;
-      image.onerror = () => reject(new Error(`"${file.name}" is no picture that this browser can read: take a JPEG or PNG.`));
+      image.onerror = () =>
+        reject(new Error(`"${file.name}" is no picture that this browser can read: take a JPEG or PNG.`));
       image.src = address;
     });
     return image;

@@ -15,7 +15,10 @@ let learning = 0; // number of the fit that may go on
 function world(name) {
   if (!made.has(name)) {
     const { size, mean, std, networks } = worlds.find((one) => one.name === name);
-    const ready = Object.entries(networks).map(([regime, { layers }]) => [regime, new Network(layers, size, mean, std)]);
+    const ready = Object.entries(networks).map(([regime, { layers }]) => [
+      regime,
+      new Network(layers, size, mean, std),
+    ]);
     made.set(name, { fourier: new Fourier(size), networks: Object.fromEntries(ready), centre: mean });
   }
   return made.get(name);
