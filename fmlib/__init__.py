@@ -2,7 +2,8 @@
 
 From the ground up: `config`, `runtime` and `spectra` (specs, devices, pure tensor functions); `data`, `models`,
 `attacks`, `store`, `results` and `intervals` (parts); `training`, `masks`, `harmonics`, `claims` and `plots` (science);
-`lab` and `experiments` (what is computed from what, and the recipes); `chapters`, `book` and `cli` (the faces).
+`lab` and `experiments` (what is computed from what, and the recipes); `chapters`, `status`, `provenance`,
+`book` and `cli` (the faces).
 """
 
 __version__ = "0.1.0"

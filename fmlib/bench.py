@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from fmlib import __version__
 from fmlib.config import PROFILES, FmlibError, ImageMaskSpec, NetworkSpec, PlantedSpec, TrainSpec, require
 from fmlib.data import Dataset, make_planted
 from fmlib.experiments import RECIPES
@@ -33,6 +34,7 @@ from fmlib.training import REGIMES, train
 
 #: Data and network are planted; the mean and spread of planted pixels are these.
 MEAN, STD = 0.5, 0.14
+SEED = 0
 RESOLUTIONS = (32, 64, 128, 224)
 BATCHES = (1, 4, 16, 64)
 COUNTS = (16, 40, 80, 160)  # images, ten times from the first to the last
@@ -110,7 +112,7 @@ class _Problem:
         start, halves, steps = time.perf_counter(), [], 0
         for part, labels in zip(images.split(chunk), targets.split(chunk), strict=True):
             index = torch.arange(len(part), device=part.device)
-            learned = learn_masks(self.model, part, labels, index, spec, seed=0, centre=MEAN, progress=False)
+            learned = learn_masks(self.model, part, labels, index, spec, seed=SEED, centre=MEAN, progress=False)
             halves.append(learned.half)
             steps += int(learned.epochs.sum())  # waits for the device
         return torch.cat(halves), steps, time.perf_counter() - start
@@ -118,10 +120,10 @@ class _Problem:
 
 def _problem(size: int, architecture: str, count: int, device: torch.device) -> _Problem:
     spec = PlantedSpec(size=size, train=600, validation=max(count, 10))
-    data = make_planted(spec)
+    data = make_planted(spec, SEED)
     data.train, data.validation = data.train.to(device), data.validation.to(device)
-    model = build(NetworkSpec(architecture, mean=MEAN, std=STD), 0).to(device)
-    train(model, data.train, data.validation, _training("N"), seed=0, progress=False)
+    model = build(NetworkSpec(architecture, mean=MEAN, std=STD), SEED).to(device)
+    train(model, data.train, data.validation, _training("N"), seed=SEED, progress=False)
     images = data.validation.pixels(slice(count))
     return _Problem(model, data, images, predictions(model, images))
 
@@ -218,7 +220,7 @@ def _training_rates(device: torch.device) -> list[dict[str, Any]]:
     problem, rows = _problem(64, "small_vgg", 10, device), []
     for regime in REGIMES:
         start = time.perf_counter()
-        train(problem.model, problem.data.train, problem.data.validation, _training(regime), seed=0, progress=False)
+        train(problem.model, problem.data.train, problem.data.validation, _training(regime), seed=SEED, progress=False)
         seconds = time.perf_counter() - start
         rows.append({"regime": regime, "images_per_s": _training(regime).epochs * len(problem.data.train) / seconds})
     return rows
@@ -254,6 +256,8 @@ def measure(cases: list[str], device: torch.device, root: Path | None, say: Call
         if device.type == "cuda"
         else f"{device.type}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
+        "fmlib": __version__,
+        "seed": SEED,
         "date": time.strftime("%Y-%m-%d"),
         "ceiling_flops": ceiling,
         "rows": [_row(name, CASES[name], device, ceiling, say) for name in chosen],

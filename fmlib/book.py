@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,17 +17,17 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import chapters, laboratory
+from fmlib import chapters, laboratory, provenance
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
+from fmlib.status import ROOT, freshness, records
 from fmlib.store import write_bytes
 
-ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 BUILD = ROOT / "_build"
 
-#: What a chapter shows depends on these files besides its own source and the results it reads.
-SOURCES = ("fmlib/*.py", "ci/constraints.txt", "data/results/bench/*.json")
+#: The chapter on the others: it is executed last, and shows no results.
+STATUS = "status"
 
 #: The published profile that the README quotes, and the claims that it shows.
 SHOWN = "laptop"
@@ -65,36 +65,56 @@ def colab_source() -> str:
     )
 
 
-def execute(path: Path, parameters: dict[str, str]) -> NotebookNode:
-    """The chapter with fresh outputs: run by papermill with `parameters`, and cleaned of papermill's traces.
+def execute(path: Path, results: Results, place: Path) -> NotebookNode:
+    """The chapter with fresh outputs: run by papermill on `results` in the folder `place`, and cleaned of its traces.
 
-    Raises `FmlibError` if the chapter has no cell tagged `parameters`, or fails.
+    Figures and tables are signed, and the metadata's `fmlib` records how and with what the chapter was executed.
+    Raises `FmlibError` if the chapter has no cell tagged `parameters`, fails, or opens other files than it declares.
     """
+    folder = str(results.folder.resolve())
     notebook = nbformat.read(path, as_version=4)
     require(len(tagged(notebook, "parameters")) == 1, f"{path.name} needs exactly one cell tagged 'parameters'")
     require(
         notebook.cells[tagged(notebook, "colab")[0]].source == colab_source(),
         f"{path.name}: renew its Colab cell by 'fmlib book --publish'",
     )
+    watch = nbformat.v4.new_code_cell(f"from fmlib import provenance\n\nprovenance.watch({folder!r})")
+    notebook.cells.insert(0, watch)
+    start = time.perf_counter()
     try:
         done = papermill.execute_notebook(
             notebook,
             None,
-            parameters,
+            {"profile": results.profile, "folder": folder},
             kernel_name="python3",
             progress_bar=False,
-            cwd=str(path.parent),
+            cwd=str(place),
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         raise FmlibError(f"{path.name} fails: {error.ename}: {error.evalue}") from error
-    return cleaned(done)
+    seconds = round(time.perf_counter() - start)
+    environment = provenance.told(done.cells.pop(0), provenance.ENVIRONMENT)
+    done = cleaned(done)
+    opened = [set(provenance.told(cell, provenance.FILES) or ()) for cell in done.cells]
+    if path.stem != STATUS:
+        provenance.check(path.name, done, opened)
+        provenance.sign(path.stem, done, results)
+    record = {"freshness": freshness(path), "profile": results.profile, "seconds": seconds, "with": environment}
+    done.metadata["fmlib"] = record
+    return done
 
 
-def executed(parameters: dict[str, str]) -> Iterator[tuple[Path, NotebookNode]]:
-    """Every chapter and its fresh outputs, two at a time (each takes most of a gigabyte)."""
+def executed(results: Results, place: Path) -> Iterator[tuple[Path, NotebookNode]]:
+    """Every chapter and its fresh outputs, two at a time (each takes most of a gigabyte); the status page last.
+
+    place: where the caller writes each chapter before it asks for the next.
+    """
+    paths = [path for path in notebooks() if path.stem != STATUS]
     with ThreadPoolExecutor(2) as pool:
-        yield from zip(notebooks(), pool.map(lambda path: execute(path, parameters), notebooks()), strict=True)
+        yield from zip(paths, pool.map(lambda path: execute(path, results, place), paths), strict=True)
+    last = BOOK / f"{STATUS}.ipynb"
+    yield last, execute(last, results, place)
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
@@ -116,21 +136,10 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def freshness(path: Path) -> str:
-    """Hash of all that a chapter's outputs depend on: its cells, the library, constraints, results."""
-    notebook = nbformat.read(path, as_version=4)
-    parts = [cell.source.encode() for cell in notebook.cells]
-    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
-    files += sorted(PUBLISHED.glob("*/manifest.json"))
-    parts += [file.read_bytes() for file in files]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
 def stale() -> list[str]:
     """Names of the chapters whose committed outputs are older than what they show."""
-    return [
-        path.name for path in notebooks() if nbformat.read(path, as_version=4).metadata.get("fmlib") != freshness(path)
-    ]
+    found = records(BOOK)
+    return [path.name for path in notebooks() if found.get(path, {}).get("freshness") != freshness(path)]
 
 
 def readme(text: str, results: Results) -> str:
@@ -159,17 +168,16 @@ def publish() -> None:
 
     Renew the README's table and the laboratory's files as well.
     """
-    shown = Results.open(PUBLISHED / SHOWN)
+    results = Results.open(PUBLISHED / SHOWN)
     page = ROOT / "README.md"
-    page.write_text(readme(page.read_text(), shown))
-    for name, content in laboratory.files(shown).items():
+    page.write_text(readme(page.read_text(), results))
+    for name, content in laboratory.files(results).items():
         write_bytes(laboratory.FOLDER / name, content)
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
         nbformat.write(notebook, path)
-    for path, notebook in executed({}):
-        notebook.metadata["fmlib"] = freshness(path)
+    for path, notebook in executed(results, BOOK):
         nbformat.write(notebook, path)
         print(f"executed {path.name}")
 
@@ -184,8 +192,10 @@ def build(results: Results) -> Path:
     shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
-    parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
-    for path, notebook in executed(parameters):
+    data = place / "data" / "results"
+    shutil.copytree(results.folder, data / results.profile)
+    shutil.copytree(PUBLISHED / "bench", data / "bench")
+    for path, notebook in executed(results, place / "book"):
         nbformat.write(notebook, place / "book" / path.name)
     render(place)
     return place / "_build" / "html" / "index.html"

@@ -1,4 +1,4 @@
-"""The figures of what masks cost: each function takes an object of `results.benchmarks` and returns a Figure."""
+"""The figures of what masks cost: each function takes an object of `results.benchmark` and returns a Figure."""
 
 from __future__ import annotations
 

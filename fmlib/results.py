@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class Results:
 
     folder: Path
     manifest: dict[str, Any]
-    used: set[str] = field(default_factory=set)  # names of the files that were read
 
     @classmethod
     def open(cls, folder: Path) -> Results:
@@ -55,7 +54,6 @@ class Results:
         content = path.read_bytes()
         whole = hashlib.sha256(content).hexdigest() == self.manifest["files"][name]
         require(whole, f"{path} does not match its checksum (cut short or edited): publish the results again")
-        self.used.add(name)
         return content
 
     def table(self, name: str) -> pd.DataFrame:
@@ -79,6 +77,11 @@ class Results:
         raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")
 
 
-def benchmarks() -> dict[str, dict[str, Any]]:
-    """What `fmlib bench` has measured: name of the device -> the JSON object of bench.measure."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((PUBLISHED / "bench").glob("*.json"))}
+def benchmarks() -> list[str]:
+    """The names of the devices that `fmlib bench` has measured."""
+    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json"))
+
+
+def benchmark(device: str) -> dict[str, Any]:
+    """What `fmlib bench` has measured on a device: the JSON object of bench.measure."""
+    return json.loads((PUBLISHED / "bench" / f"{device}.json").read_text())

@@ -86,7 +86,7 @@ def test_the_command_writes_a_complete_file(tmp_path, capsys):
     assert found["rows"][0]["ratio"] > 0
     assert found["rows"][0]["serial_spread"][0] <= found["rows"][0]["serial_steps_per_s"]
     assert [row["images"] for row in found["scaling"]["images"]] == [2, 4]
-    assert {"device", "torch", "date", "training", "bill"} <= set(found)
+    assert {"device", "torch", "fmlib", "seed", "date", "training", "bill"} <= set(found)
     assert list(chapters.bench_table(found).index) == ["quick-32"]
     assert "all (hours here)" in chapters.bill_table(found).index
     assert len(cost_plots.figure_engine(found).axes) == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import nbformat
@@ -9,7 +10,7 @@ import pytest
 import torch
 from test_experiments import small
 
-from fmlib import book, experiments
+from fmlib import book, experiments, status
 from fmlib.config import FmlibError
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
@@ -30,11 +31,11 @@ def test_no_chapter_is_stale():
 def test_an_edit_makes_a_chapter_stale(tmp_path):
     copy = tmp_path / CHAPTERS[0].name
     shutil.copy(CHAPTERS[0], copy)
-    before = book.freshness(copy)
+    before = status.freshness(copy)
     edited = nbformat.read(copy, as_version=4)
     edited.cells[-1].source += " More."
     nbformat.write(edited, copy)
-    assert book.freshness(copy) != before
+    assert status.freshness(copy) != before
 
 
 def test_cells_keep_the_house_rules(notebook):
@@ -85,6 +86,51 @@ def test_every_chapter_executes_and_the_book_builds(pages):
     assert "T1.N.gap" in (pages / "dataset_masks.html").read_text()
 
 
+def links(page):
+    """Addresses that a made-by line or the status page leads to, without those of other sites."""
+    parts = re.findall(
+        r'<p class="made-by">.*?</p>|<section id="recipe-.*?</section>|<table .*?</table>', page, re.DOTALL
+    )
+    return [address for part in parts for address in re.findall('href="([^"]*)"', part) if "://" not in address]
+
+
+@pytest.mark.slow
+def test_made_by_lines_lead_to_files_and_recipes(pages, results):
+    """Under each figure and table; what they lead to is in the folder of the pages, and is what was published."""
+    for path in CHAPTERS:
+        page = (pages / f"{path.stem}.html").read_text()
+        declaring = [cell for cell in nbformat.read(path, as_version=4).cells if "made_from" in cell.metadata]
+        assert page.count('<p class="made-by">') == len(declaring), path.stem
+        for address in links(page):
+            name, _, anchor = address.partition("#")
+            assert (pages / name).is_file(), address
+            assert not anchor or f'id="{anchor}"' in (pages / name).read_text(), address
+    for name, checksum in results.manifest["files"].items():
+        assert hashlib.sha256((pages / results.profile / name).read_bytes()).hexdigest() == checksum
+    assert f'href="{results.profile}/masks.csv"' in (pages / "dataset_masks.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_made_by_line_stands_below_its_caption(pages):
+    page = (pages / "dataset_masks.html").read_text()
+    figure = page.split('id="figure-masks"')[1].split("</figure>")[0]
+    assert figure.index("The dataset masks (top)") < figure.index('<p class="made-by">made by: chapter dataset_masks')
+    assert page.count('id="figure-masks"') == 1
+
+
+@pytest.mark.slow
+def test_the_status_page_tells_of_the_built_chapters(pages, results):
+    page = (pages / "status.html").read_text()
+    for path in CHAPTERS:
+        row = page.split(f'<td><a href="{path.stem}.html">')
+        assert len(row) == (1 if path.stem == book.STATUS else 2)
+        if path.stem != book.STATUS:
+            record = status.records(pages.parent.parent / "book")[pages.parent.parent / "book" / path.name]
+            cells = re.findall("<td>(.*?)</td>", row[1].split("</tr>")[0])
+            assert cells[:3] == ["fresh", results.profile, str(record["seconds"])]
+            assert f"torch {torch.__version__}" in cells[3]
+
+
 @pytest.mark.slow
 def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
     folder = tmp_path / "quick"
@@ -119,8 +165,9 @@ def test_the_readme_quotes_the_published_rows():
 def test_a_chapter_that_fails_is_named(tmp_path):
     path = tmp_path / "broken.ipynb"
     shutil.copy(CHAPTERS[0], path)
+    nowhere = Results(tmp_path / "nowhere", {"profile": "quick"})
     with pytest.raises(FmlibError, match=r"broken\.ipynb fails: FmlibError: no results in"):
-        book.execute(path, {"folder": str(tmp_path / "nowhere")})
+        book.execute(path, nowhere, tmp_path)
 
 
 def test_a_chapter_without_parameters_is_refused(tmp_path):
@@ -128,4 +175,4 @@ def test_a_chapter_without_parameters_is_refused(tmp_path):
     del notebook.cells[book.tagged(notebook, "parameters")[0]]
     nbformat.write(notebook, tmp_path / "bare.ipynb")
     with pytest.raises(FmlibError, match="'parameters'"):
-        book.execute(tmp_path / "bare.ipynb", {})
+        book.execute(tmp_path / "bare.ipynb", Results.open(PUBLISHED / book.SHOWN), tmp_path)

@@ -1,0 +1,132 @@
+"""The page "Status of this book": how each chapter was executed, and what each recipe made, from which source.
+
+It is the one page whose outputs hold times: seconds that chapters took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from fmlib import bench, claims
+from fmlib.experiments import RECIPES
+from fmlib.results import PUBLISHED, Results, benchmark, benchmarks
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What a chapter shows depends on these files besides its own source and the results it reads.
+SOURCES = ("fmlib/*.py", "ci/constraints.txt", "data/results/bench/*.json")
+
+
+def freshness(path: Path) -> str:
+    """Hash of all that a chapter's outputs depend on: its cells, the library, constraints, results."""
+    parts = ["".join(cell["source"]).encode() for cell in json.loads(path.read_text())["cells"]]
+    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
+    files += sorted(PUBLISHED.glob("*/manifest.json"))
+    parts += [file.read_bytes() for file in files]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def records(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The executed notebooks in `folder`, in order of name -> what was recorded when each was executed."""
+    found = {path: json.loads(path.read_text())["metadata"].get("fmlib") for path in sorted(folder.glob("*.ipynb"))}
+    return {path: record for path, record in found.items() if record}
+
+
+def _table(rows: list[dict[str, Any]], classes: str = "") -> str:
+    with pd.option_context("display.max_colwidth", None):
+        return pd.DataFrame(rows).to_html(index=False, escape=False, border=0, classes=classes)
+
+
+def _title(path: Path) -> str:
+    cells = json.loads(path.read_text())["cells"]
+    return next(line.removeprefix("# ").strip() for cell in cells for line in cell["source"] if line.startswith("# "))
+
+
+def chapters_table(folder: Path | None = None) -> HTML:
+    """The other chapters in `folder`, by default the working one: how and with what executed, and whether still fresh.
+
+    Outside a checkout of the project, one sentence instead.
+    """
+    found = records(folder or Path.cwd()) if (ROOT / "book").is_dir() else {}
+    if not found:
+        return HTML("<p>There is no table of chapters here: it is made from a checkout of the project.</p>")
+    rows = []
+    for path, record in found.items():
+        if path.stem == "status":
+            continue
+        rows.append(
+            {
+                "chapter": f'<a href="{path.stem}.html">{_title(path)}</a>',
+                "outputs": "fresh" if record["freshness"] == freshness(path) else "stale",
+                "profile": record["profile"],
+                "executed in (s)": record["seconds"],
+                "with": ", ".join(f"{name} {record['with'][name]}" for name in sorted(record["with"])),
+            }
+        )
+    return HTML(_table(rows, "claims"))
+
+
+def link(results: Results, name: str) -> tuple[str, Path, str]:
+    """A file of results, or `bench/<device>.json`: its address in the built pages, its place, and its SHA-256."""
+    if name.startswith("bench/"):
+        path = PUBLISHED / name
+        return name, path, hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{results.profile}/{name}", results.folder / name, results.manifest["files"][name]
+
+
+def made_with(record: dict[str, Any]) -> str:
+    """Device and versions of a recipe's record in the manifest, or of a benchmark."""
+    return f"{record['device']}, torch {record['torch']}, fmlib {record['fmlib']}"
+
+
+def claims_made_with(results: Results) -> str:
+    """Devices and versions of all recipes, from whose files the claims are made."""
+    return "; ".join(sorted({made_with(record) for record in results.manifest["recipes"].values()}))
+
+
+def _files(results: Results, names: list[str]) -> str:
+    rows = []
+    for name in names:
+        address, path, checksum = link(results, name)
+        size = f"{path.stat().st_size / 1e3:,.1f}"
+        rows.append({"file": f'<a href="{address}">{name}</a>', "kB": size, "SHA-256": f"<code>{checksum[:16]}</code>"})
+    return _table(rows)
+
+
+def _section(name: str, about: str, results: Results, files: list[str], functions: list[Callable[..., Any]]) -> str:
+    source = "\n\n".join(inspect.getsource(function) for function in functions)
+    return (
+        f'<section id="recipe-{name}"><h3>{name}</h3><p>{about}</p>{_files(results, files)}'
+        f"<details><summary>Source of {name}</summary>{highlight(source, PythonLexer(), HtmlFormatter())}</details>"
+        "</section>"
+    )
+
+
+def recipes(results: Results) -> HTML:
+    """A section for each recipe, for the claims and for the benchmark, at `#recipe-<name>`.
+
+    It says what the recipe is about, device, versions and jobs, and has its files with sizes and checksums, and the
+    source of the functions that plan and export them.
+    """
+    sections = []
+    for name, record in results.manifest["recipes"].items():
+        recipe, jobs = RECIPES[name], len(record["jobs"])
+        about = f"{recipe.about[0].upper()}{recipe.about[1:]}. {made_with(record)}; {jobs} jobs."
+        sections.append(_section(name, about, results, record["files"], [recipe.jobs, recipe.export]))
+    about = f"Every claim, judged from the files above. {claims_made_with(results)}."
+    sections.append(_section("claims", about, results, ["claims.json"], [claims.ledger]))
+    measured = "; ".join(f"{made_with(found)}, {found['date']}" for found in map(benchmark, benchmarks()))
+    files = [f"bench/{device}.json" for device in benchmarks()]
+    sections.append(_section("bench", f"What masks cost: fmlib bench. {measured}.", results, files, [bench.measure]))
+    return HTML("".join(sections))
