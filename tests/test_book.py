@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import nbformat
@@ -53,7 +54,12 @@ def test_every_figure_has_alternative_text(notebook):
     for cell in notebook.cells:
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
-            assert cell.metadata["mystnb"]["figure"]["caption"]
+
+
+def test_every_caption_says_what_to_see(notebook):
+    for cell in notebook.cells:
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert re.search(r"[.)] See [^.]{10,}", figure["caption"]), figure["name"]
 
 
 def test_outputs_hold_no_paths(notebook):
