@@ -17,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import chapters
+from fmlib import chapters, reference
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
 
@@ -154,7 +154,11 @@ def readme(text: str, results: Results) -> str:
 
 
 def publish() -> None:
-    """Execute every chapter on the published results and keep the outputs in `book/`; renew the README's table."""
+    """Execute every chapter on the published results and keep the outputs in `book/`.
+
+    Renews the README's table and the reference of the library too.
+    """
+    (BOOK / "reference.md").write_text(reference.page())
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), Results.open(PUBLISHED / SHOWN)))
     for path in notebooks():
