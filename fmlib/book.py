@@ -178,9 +178,7 @@ def build(results: Results) -> Path:
     """
     place = BUILD / results.profile
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".*"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, place / name)
+    lay_out(place)
     parameters = {"profile": results.profile, "folder": str(results.folder.resolve())}
     for path, notebook in executed(parameters):
         nbformat.write(notebook, place / "book" / path.name)
@@ -188,10 +186,17 @@ def build(results: Results) -> Path:
     return place / "_build" / "html" / "index.html"
 
 
-def render(place: Path) -> None:
-    """Build the HTML of `place/book` into `place/_build/html`; a warning is an error."""
+def lay_out(place: Path) -> None:
+    """Copy the committed book and its settings to `place`, as `render` wants them."""
+    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, place / name)
+
+
+def render(place: Path, builder: str = "html") -> None:
+    """Build `place/book` into `place/_build/<builder>`; a warning is an error. "singlehtml" makes one page of all."""
     command = str(Path(sys.executable).with_name("jupyter-book"))
-    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book")]
+    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
     words += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,9 +42,7 @@ class Visit:
 def site(tmp_path_factory) -> Path:
     """The folder of the pages of the committed book, built as a reader builds them."""
     place = tmp_path_factory.mktemp("site")
-    shutil.copytree(book.BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(book.ROOT / name, place / name)
+    book.lay_out(place)
     (place / "data").symlink_to(book.ROOT / "data")
     book.render(place)
     return place / "_build" / "html"
