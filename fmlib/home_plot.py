@@ -17,7 +17,7 @@ TRAINED = {"N": "N: plainly trained", "A": "A: trained against attacks"}
 def figure_home(
     masks: Mapping[str, np.ndarray], image: np.ndarray, rates: Mapping[str, Mapping[str, float]]
 ) -> Picture:
-    """For N and A, a row each: the dataset mask, a picture that has only its frequencies, the accuracy without and with.
+    """For N and A, a row each: the dataset mask, a picture of only its frequencies, accuracy with and without it.
 
     masks: regime -> (repetitions, H, W), of which the first is shown; image: (H, W) in [0, 1], filtered about its mean;
     rates: "standard" and "masked" -> regime -> percent.

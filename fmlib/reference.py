@@ -15,8 +15,9 @@ MODULES = (
 
 HEAD = """# Reference of the library
 
-What can be called from code of your own, module by module, from the ground up. Left out are private names, the functions that
-draw the figures, the claims, and what only the commands need. `fmlib book --publish` makes this page from the docstrings.
+What can be called from code of your own, module by module, from the ground up. Left out are private names, the
+functions that draw the figures, the claims, and what only the commands need. `fmlib book --publish` makes this page
+from the docstrings.
 """
 
 Public = ast.FunctionDef | ast.ClassDef
