@@ -1,4 +1,4 @@
-"""The built book in a real browser: offline, accessible, legible on a phone and in the dark, with search and copying."""
+"""The built book in a real browser: offline, accessible, legible on a phone and in the dark, searched and copied."""
 
 import pytest
 import yaml
@@ -113,7 +113,7 @@ def test_keyboard_focus_is_seen(address, visit):
     for one in found:
         one.focus()
         assert one.evaluate(ring), one.evaluate("one => one.outerHTML")
-        assert one.text_content().strip()
+        assert one.text_content().strip() or one.locator("img[alt]").count() == 1
 
 
 def test_the_home_page_has_three_doors(address, visit):
