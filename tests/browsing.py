@@ -76,7 +76,7 @@ def browser() -> Iterator[Any]:
 def visit(browser) -> Iterator[Any]:
     """A factory of visits: address, width of the window and "light" or "dark" -> `Visit`, once the page has loaded.
 
-    Requests to other machines are refused. Further words go to Playwright's `new_context`.
+    Its equations are drawn by then. Requests to other machines are refused. Further words go to Playwright's `new_context`.
     """
     contexts = []
 
@@ -89,7 +89,7 @@ def visit(browser) -> Iterator[Any]:
         made.page.on("console", lambda line: made.errors.append(line.text) if line.type == "error" else None)
         made.page.on("pageerror", lambda error: made.errors.append(str(error)))
         made.page.goto(url)
-        made.page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => null) : null")
+        made.page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
         return made
 
     yield open_page
