@@ -17,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import chapters, laboratory, provenance
+from fmlib import chapters, laboratory, provenance, reference
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
 from fmlib.status import ROOT, freshness, records
@@ -166,9 +166,10 @@ def readme(text: str, results: Results) -> str:
 def publish() -> None:
     """Execute every chapter on the published results and keep the outputs in `book/`.
 
-    Renew the README's table and the laboratory's files as well.
+    Renew the README's table, the library's reference and the laboratory's files as well.
     """
     results = Results.open(PUBLISHED / SHOWN)
+    (BOOK / "reference.md").write_text(reference.page())
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), results))
     for name, content in laboratory.files(results).items():
@@ -189,22 +190,27 @@ def build(results: Results) -> Path:
     """
     place = BUILD / results.profile
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("*.ipynb", "_toc.yml", ".*"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, place / name)
-    data = place / "data" / "results"
-    shutil.copytree(results.folder, data / results.profile)
-    shutil.copytree(PUBLISHED / "bench", data / "bench")
+    lay_out(place, results)
     for path, notebook in executed(results, place / "book"):
         nbformat.write(notebook, place / "book" / path.name)
     render(place)
     return place / "_build" / "html" / "index.html"
 
 
-def render(place: Path) -> None:
-    """Build the HTML of `place/book` into `place/_build/html`; a warning is an error."""
+def lay_out(place: Path, results: Results) -> None:
+    """Copy the committed book, its settings and the files that it leads to, those of `results`, as `render` wants them."""
+    shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, place / name)
+    data = place / "data" / "results"
+    shutil.copytree(results.folder, data / results.profile)
+    shutil.copytree(PUBLISHED / "bench", data / "bench")
+
+
+def render(place: Path, builder: str = "html") -> None:
+    """Build `place/book` into `place/_build/<builder>`; a warning is an error. "singlehtml" makes one page of all."""
     command = str(Path(sys.executable).with_name("jupyter-book"))
-    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book")]
+    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
     words += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fmlib import bench, book, experiments
+from fmlib import bench, book, experiments, printing
 from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
     about = "run the recipes, execute every chapter on their results and build the HTML, all under _build/"
     made = commands.add_parser("book", parents=[common], help=about, description=about)
-    made.add_argument(
+    instead = made.add_mutually_exclusive_group()
+    instead.add_argument("--pdf", action="store_true", help="instead: print book/ to _build/fourier-masks.pdf")
+    instead.add_argument(
         "--publish",
         action="store_true",
         help="instead: execute the chapters on the published results and keep the outputs in book/",
@@ -173,6 +175,8 @@ def main(words: list[str] | None = None) -> int:
             print(f"published to {experiments.publish(chosen, lab, store, PUBLISHED / lab.profile.name).folder}")
         elif given.publish:
             book.publish()
+        elif given.pdf:
+            print(f"printed to {printing.pdf()}")
         else:
             chosen = experiments.recipes([])
             experiments.run(chosen, lab, store)

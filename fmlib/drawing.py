@@ -46,4 +46,5 @@ def show(axes: Axes, plane: np.ndarray, title: str, **options: object) -> AxesIm
 
 
 def centred(plane: np.ndarray) -> np.ndarray:
+    """Planes (..., H, W) with DC at (0, 0), rolled so that DC is in the middle."""
     return np.fft.fftshift(plane, axes=(-2, -1))

@@ -24,6 +24,7 @@ class Normalized(nn.Module):
         self.mean, self.std = mean, std
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
         return self.network((images - self.mean) / self.std)
 
 

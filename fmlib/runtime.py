@@ -91,8 +91,11 @@ def mixed_precision(device: torch.device) -> AbstractContextManager:
 class Checkpoint(Protocol):
     """Where a long computation keeps its state between kills."""
 
-    def load(self) -> dict[str, Any] | None: ...
+    def load(self) -> dict[str, Any] | None:
+        """The state last saved, or None."""
 
-    def due(self) -> bool: ...
+    def due(self) -> bool:
+        """Whether it is time to save again."""
 
-    def save(self, state: dict[str, Any]) -> None: ...
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep this state in place of the last."""

@@ -16,6 +16,8 @@ from fmlib.data import Split, make_planted
 from fmlib.models import build
 from fmlib.training import train
 
+pytest_plugins = ["browsing"]
+
 settings.register_profile("fmlib", deadline=None, max_examples=25)
 settings.load_profile("fmlib")
 torch.set_num_threads(1)

@@ -6,10 +6,13 @@ import re
 import shutil
 
 import nbformat
+import pybtex.database
 import pytest
 import torch
+import yaml
 from test_experiments import small
 
+import fmlib
 from fmlib import book, experiments, status
 from fmlib.config import FmlibError
 from fmlib.lab import Lab
@@ -54,7 +57,12 @@ def test_every_figure_has_alternative_text(notebook):
     for cell in notebook.cells:
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
-            assert cell.metadata["mystnb"]["figure"]["caption"]
+
+
+def test_every_caption_says_what_to_see(notebook):
+    for cell in notebook.cells:
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert re.search(r"[.)] See [^.]{10,}", figure["caption"]), figure["name"]
 
 
 def test_outputs_hold_no_paths(notebook):
@@ -160,6 +168,24 @@ def test_the_readme_quotes_the_published_rows():
     changed = Results.open(PUBLISHED / book.SHOWN)
     changed.claims = lambda: [row | {"value": row["value"] + 1} for row in Results.claims(changed)]
     assert page != book.readme(page, changed)
+
+
+def test_the_home_page_cites_what_the_citation_file_and_the_bibliography_do():
+    home = nbformat.read(book.BOOK / "intro.ipynb", as_version=4)
+    (block,) = re.findall(r"```bibtex\n(.*?)```", "".join(cell.source for cell in home.cells), re.DOTALL)
+    quoted = pybtex.database.parse_string(block, "bibtex").entries
+    known = pybtex.database.parse_file(book.BOOK / "references.bib").entries
+    cited = yaml.safe_load((book.ROOT / "CITATION.cff").read_text())
+    (paper,) = cited["references"]
+
+    assert quoted["karantzas2022"] == known["karantzas2022"]
+    fields = quoted["karantzas2022"].fields
+    assert re.sub("[{}]", "", fields["title"]) == paper["title"]
+    assert (fields["year"], fields["doi"], fields["journal"]) == (str(paper["year"]), paper["doi"], paper["journal"])
+    fields = quoted["fouriermasks2026"].fields
+    assert (fields["title"], fields["version"]) == (cited["title"], cited["version"])
+    assert fields["version"] == fmlib.__version__
+    assert fields["year"] == str(cited["date-released"].year)
 
 
 def test_a_chapter_that_fails_is_named(tmp_path):
