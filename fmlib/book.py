@@ -198,7 +198,7 @@ def build(results: Results) -> Path:
 
 
 def lay_out(place: Path, results: Results) -> None:
-    """Copy the committed book, its settings and the files that it leads to, those of `results`, as `render` wants them."""
+    """Copy the committed book, its settings and the files of `results` that it leads to, as `render` wants them."""
     shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)

@@ -77,7 +77,8 @@ def browser() -> Iterator[Any]:
 def visit(browser) -> Iterator[Any]:
     """A factory of visits: address, width of the window and "light" or "dark" -> `Visit`, once the page has loaded.
 
-    Its equations are drawn by then. Requests to other machines are refused. Further words go to Playwright's `new_context`.
+    Its equations are drawn by then. Requests to other machines are refused.
+    Further words go to Playwright's `new_context`.
     """
     contexts = []
 
