@@ -44,7 +44,6 @@ def site(tmp_path_factory) -> Path:
     """The folder of the pages of the committed book, built as a reader builds them."""
     place = tmp_path_factory.mktemp("site")
     book.lay_out(place, Results.open(PUBLISHED / book.SHOWN))
-    (place / "data").symlink_to(book.ROOT / "data")
     book.render(place)
     return place / "_build" / "html"
 
