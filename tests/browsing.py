@@ -76,8 +76,7 @@ def browser() -> Iterator[Any]:
 def visit(browser) -> Iterator[Any]:
     """A factory of visits: address, width of the window and "light" or "dark" -> `Visit`, once the page has loaded.
 
-    Its equations are drawn by then. Requests to other machines are refused.
-    Further words go to Playwright's `new_context`.
+    Equations are drawn by then, and requests to other machines refused. Further words go to `new_context`.
     """
     contexts = []
 
