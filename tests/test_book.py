@@ -7,6 +7,7 @@ import shutil
 import nbformat
 import pytest
 import torch
+import yaml
 from test_experiments import small
 
 from fmlib import book, experiments
@@ -98,6 +99,17 @@ def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "BUILD", tmp_path / "build")
     with pytest.raises(FmlibError, match=r"N\.robust"):
         book.build(Results.open(folder))
+
+
+@pytest.mark.slow
+def test_every_chapter_can_be_launched_on_colab(pages):
+    settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
+    repository, colab = settings["repository"], settings["launch_buttons"]["colab_url"]
+    project = repository["url"].removeprefix("https://github.com/")
+    for path in CHAPTERS:
+        address = f"{colab}/github/{project}/blob/{repository['branch']}/book/{path.name}"
+        assert f'href="{address}"' in (pages / f"{path.stem}.html").read_text()
+        assert f"git+{repository['url']}@{repository['branch']}" in path.read_text()
 
 
 @pytest.mark.slow
