@@ -14,7 +14,7 @@ test: $(ENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(ENV)/ready: pyproject.toml ci/constraints.txt
 	$(PYTHON) -m venv $(ENV)

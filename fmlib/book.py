@@ -40,12 +40,7 @@ HEADLINES = (
 
 def notebooks() -> list[Path]:
     """The notebooks of the book, in order of name."""
-    found = sorted(BOOK.glob("*.ipynb"))
-    require(
-        bool(found),
-        f"no chapters in {BOOK}: the book is made from a checkout of the project, not from an installed package",
-    )
-    return found
+    return sorted(BOOK.glob("*.ipynb"))
 
 
 def tagged(notebook: NotebookNode, tag: str) -> list[int]:

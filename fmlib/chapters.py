@@ -15,6 +15,7 @@ import torch
 from IPython.display import HTML, Code
 
 from fmlib import adversarial_claims, claim, experiments
+from fmlib.config import PlantedSpec, require
 from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
@@ -36,23 +37,36 @@ VERDICTS = {"partly": "partly reproduced", "not": "not reproduced"}
 def greet() -> None:
     """Say on which device a chapter will compute, and with which versions; for readers on Colab."""
     device = pick_device()
-    print(f"device {device.type}; Python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__}")
+    name = f"GPU {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type.upper()
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, pandas {pd.__version__}"
+    print(f"{name}; Python {sys.version.split()[0]}, {versions}")
     if device.type == "cpu":
         print(
-            "No GPU is selected: profile 'quick' runs in minutes; for more, choose Runtime > Change runtime type > GPU."
+            "No GPU is selected. Profiles 'laptop' (published results) and 'quick' (computed here in minutes) need "
+            "none; for 'paper' choose Runtime > Change runtime type > T4 GPU."
         )
 
 
 def load(profile: str, folder: str = "") -> Results:
-    """The results a chapter draws: those in `folder`; else the published ones; else computed now, and kept."""
+    """The results a chapter draws: those in `folder`; else the published ones; else computed now, and kept.
+
+    Raises `FmlibError` if `folder` holds none, the profile is unknown, or photographs are needed and not there.
+    """
     if folder:
         return Results.open(Path(folder))
-    if (PUBLISHED / profile).is_dir():
+    if (PUBLISHED / profile / "manifest.json").exists():
         return Results.open(PUBLISHED / profile)
+    root = Path(os.environ["FMLIB_DATA"]) if "FMLIB_DATA" in os.environ else None
+    spec = named_profile(profile)
+    require(
+        isinstance(spec.data, PlantedSpec) or root is not None,
+        f'nothing is published at profile {profile!r}, and computing it needs photographs: set profile = "quick", '
+        f"which needs none; or run '!fmlib data --profile {profile} --data-root photographs --download' and "
+        "'%env FMLIB_DATA=photographs' in a cell above",
+    )
     kept = Path(".fmlib")
     store = Store(kept, pick_device(), say=print)
-    root = Path(os.environ["FMLIB_DATA"]) if "FMLIB_DATA" in os.environ else None
-    lab = Lab(named_profile(profile), 0, store.device, root)
+    lab = Lab(spec, 0, store.device, root, progress=root is not None)  # at `quick` no job takes long
     chosen = experiments.recipes([])
     experiments.run(chosen, lab, store)
     return experiments.publish(chosen, lab, store, kept / "results" / profile)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from fmlib import bench, book, experiments, printing
+from fmlib import bench, experiments
 from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
 from fmlib.models import build
-from fmlib.results import PUBLISHED, Results
+from fmlib.results import PUBLISHED, Results, checkout
 from fmlib.runtime import pick_device
 from fmlib.store import Store, write_bytes
 
@@ -61,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     about = "measure the engine against a serial reference, its scaling and training; keep it in data/results/bench/"
     timed = commands.add_parser("bench", parents=[common], help=about, description=about)
     timed.add_argument("--case", nargs="*", default=[], metavar="CASE", help=f"{', '.join(bench.CASES)} (default: all)")
-    timed.add_argument("--output", type=Path, default=PUBLISHED / "bench", help="folder (default: data/results/bench)")
+    timed.add_argument("--output", type=Path, help="folder (default: data/results/bench)")
     about = "check the photographs, or fetch them"
     data = commands.add_parser("data", parents=[common], help=about, description=about)
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
@@ -127,6 +129,15 @@ def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
     print(f"written to {folder / name}.json")
 
 
+def _binder(name: str) -> ModuleType:
+    """The module of that name, which makes the book: it needs a checkout, and packages that the library does without."""
+    checkout()
+    try:
+        return importlib.import_module(f"fmlib.{name}")
+    except ModuleNotFoundError as error:
+        raise FmlibError(f"the book needs {error.name}: pip install --editable '.[book]'") from error
+
+
 def _duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
@@ -167,18 +178,18 @@ def main(words: list[str] | None = None) -> int:
         elif given.command == "status":
             _status(lab, store, experiments.recipes(given.recipe))
         elif given.command == "bench":
-            _bench(lab, given.case, given.output)
+            _bench(lab, given.case, given.output or checkout() / "bench")
         elif given.command == "data":
             _data(lab, given.download)
         elif given.command == "publish":
             chosen = experiments.recipes(given.recipe)
-            print(f"published to {experiments.publish(chosen, lab, store, PUBLISHED / lab.profile.name).folder}")
+            print(f"published to {experiments.publish(chosen, lab, store, checkout() / lab.profile.name).folder}")
         elif given.publish:
-            book.publish()
+            _binder("book").publish()
         elif given.pdf:
-            print(f"printed to {printing.pdf()}")
+            print(f"printed to {_binder('printing').pdf()}")
         else:
-            chosen = experiments.recipes([])
+            book, chosen = _binder("book"), experiments.recipes([])
             experiments.run(chosen, lab, store)
             results = experiments.publish(chosen, lab, store, book.BUILD / "results" / lab.profile.name)
             print(f"the book lies at {book.build(results)}")

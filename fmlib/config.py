@@ -16,6 +16,10 @@ from typing import Any
 class FmlibError(Exception):
     """A mistake the user can mend: the message says what is wrong and how to mend it."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it, as the command line does: one line."""
+        return [f"fmlib: {self}"]
+
 
 def require(condition: bool, message: str) -> None:
     """Raise `FmlibError(message)` unless `condition` holds."""

@@ -18,8 +18,15 @@ import pandas as pd
 
 from fmlib.config import FmlibError, require
 
-#: The published folders of this checkout, `data/results/<profile>/`.
-PUBLISHED = Path(__file__).resolve().parent.parent / "data" / "results"
+#: The published folders, one a profile: `data/results/` of a checkout, which an installed package carries inside.
+INSTALLED = Path(__file__).resolve().parent / "published"
+PUBLISHED = INSTALLED if INSTALLED.is_dir() else INSTALLED.parent.parent / "data" / "results"
+
+
+def checkout() -> Path:
+    """`PUBLISHED`, to be written to; raises `FmlibError` in an installed package, which is only read."""
+    require(PUBLISHED != INSTALLED, "this needs a checkout of the project: clone it, and install it by 'make book'")
+    return PUBLISHED
 
 
 @dataclass

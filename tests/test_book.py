@@ -155,6 +155,17 @@ def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_every_chapter_can_be_launched_on_colab(pages):
+    settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
+    repository, colab = settings["repository"], settings["launch_buttons"]["colab_url"]
+    project = repository["url"].removeprefix("https://github.com/")
+    for path in CHAPTERS:
+        address = f"{colab}/github/{project}/blob/{repository['branch']}/book/{path.name}"
+        assert f'href="{address}"' in (pages / f"{path.stem}.html").read_text()
+        assert f"git+{repository['url']}@{repository['branch']}" in path.read_text()
+
+
+@pytest.mark.slow
 def test_every_row_of_the_ledger_leads_to_its_figure(results, pages):
     ledger = (pages / "ledger.html").read_text()
     for row in results.claims():

@@ -1,12 +1,13 @@
 """The command line: each bad input gives one clear line and exit code 2, and leaves nothing half-written."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fmlib import book, data
+from fmlib import book, data, results
 from fmlib.cli import main
 from fmlib.config import PROFILES, FmlibError
 from fmlib.data import SELECTIONS
@@ -120,6 +121,19 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
 
 def test_publishing_before_computing(fmlib):
     refused(fmlib("publish"), "missing", "fmlib run")
+
+
+def test_an_installed_package_writes_nothing_into_itself(fmlib, monkeypatch):
+    monkeypatch.setattr(results, "INSTALLED", results.PUBLISHED)
+    for command in ("publish", "bench", "book"):
+        refused(fmlib(command), "checkout", "clone")
+
+
+def test_the_book_says_which_package_it_lacks(fmlib, monkeypatch):
+    monkeypatch.delattr("fmlib.book")
+    monkeypatch.delitem(sys.modules, "fmlib.book")
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    refused(fmlib("book"), "papermill", "[book]")
 
 
 def test_data_of_planted_profile(fmlib):
