@@ -130,7 +130,7 @@ def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
 
 
 def _binder(name: str) -> ModuleType:
-    """The module of that name, which makes the book: it needs a checkout, and packages that the library does without."""
+    """The module of that name, which makes the book: it needs a checkout, and more packages than the library."""
     checkout()
     try:
         return importlib.import_module(f"fmlib.{name}")
