@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Code
 
-from fmlib import adversarial_claims, claim, experiments
+from fmlib import adversarial_claims, claim, experiments, heat_claims, heat_recipes
 from fmlib.config import PlantedSpec, require
 from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
-from fmlib.spectra import angular_energy, correlation, radial_energy
+from fmlib.spectra import angular_energy, correlation, full_plane, radial_energy
 from fmlib.store import Store
 
 try:
@@ -307,3 +307,25 @@ def bill_table(found: dict[str, Any]) -> pd.DataFrame:
     hours = {name: total[name] / paces[case] / 3600 for name, case in cases.items() if case in paces}
     table.loc["all (hours here)"] = [f"{hours[name]:.2f}" if name in hours else "not measured" for name in bill]
     return table
+
+
+def heat_maps(results: Results) -> dict[str, np.ndarray]:
+    """Regime -> percent of images misclassified under each frequency, full plane (H, W)."""
+    found = {regime: heat_claims.heat_errors(results, regime).double().mean(0) for regime in "NA"}
+    return {regime: 100 * full_plane(half, 2 * (half.shape[1] - 1)).numpy() for regime, half in found.items()}
+
+
+def heat_numbers(results: Results) -> dict[str, str]:
+    """What is added to the images of the heat maps, how many they are, and errors in percent, ready for prose.
+
+    `clean.N` is without an added frequency; `low.N` below a third of the corner radius, `high.N` above.
+    """
+    arrays, size = results.arrays("heat_maps"), named_profile(results.profile).data.size
+    numbers = {"images": f"{len(arrays['clean.N']):,}", "norm": f"{heat_recipes.STRENGTH * size:.1f}"}
+    numbers["strength"] = f"{heat_recipes.STRENGTH:.3f}"
+    for regime in "NA":
+        numbers[f"clean.{regime}"] = f"{100 * arrays[f'clean.{regime}'].mean():.1f}"
+        for name in ("low", "high"):
+            share = heat_claims.third_errors(results, regime, low=name == "low").mean()
+            numbers[f"{name}.{regime}"] = f"{100 * share:.1f}"
+    return numbers

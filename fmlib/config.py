@@ -97,12 +97,35 @@ class AttackSpec:
         require(0 < self.epsilon < 1, f"epsilon is in pixel units, between 0 and 1, not {self.epsilon}")
         require(self.step > 0 and self.steps >= 1, "an attack needs a positive step and at least one step")
 
+    @property
+    def restarts(self) -> int:
+        """How often PGD starts on an image that withstands."""
+        return 1
+
+    @property
+    def queries(self) -> int:
+        """How often Square may ask for the logits of an image."""
+        return 5000
+
+
+@dataclass(frozen=True)
+class EvaluationSpec(AttackSpec):
+    """How hard a network's robustness is tried; the steps are those of a standard AutoAttack."""
+
+    steps: int = 100
+    restarts: int = 10
+    queries: int = 5000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.restarts >= 1 and self.queries >= 1, "an attack needs at least one start and one query")
+
 
 @dataclass(frozen=True)
 class TrainSpec:
     """How a network is trained: Adam under a one-cycle rate; the best validation epoch is kept."""
 
-    regime: str = "N"  # a key of training.REGIMES: N plain, A adversarial, S scale, T translate, R rotate
+    regime: str = "N"  # a key of training.REGIMES: N plain, A adversarial, F by FGSM, S scale, T translate, R rotate
     epochs: int = 50
     batch: int = 128
     lr: float = 1e-3  # the one-cycle maximum
@@ -115,6 +138,20 @@ class TrainSpec:
         require(self.epochs >= 1 and self.batch >= 1 and self.lr > 0, "epochs, batch and lr must be positive")
         require(0 <= self.warmup < 1, f"warmup is a share of the steps, from 0 to below 1, not {self.warmup}")
         require(0 < self.crop[0] <= self.crop[1] <= 1, f"crop is an area range within (0, 1], not {self.crop}")
+
+
+@dataclass(frozen=True)
+class JacobianTrainSpec(TrainSpec):
+    """How a network is trained with a statistic of its Jacobian's spectrum in the loss, on top of `regime`."""
+
+    statistic: str = "jafr"  # a key of jacobian.PENALTIES
+    weight: float = 1e-3  # lambda; of "jafr", above 0 it favours low frequencies and below 0 high ones
+    images: int = 32  # of each batch, whose Jacobian is taken: the second derivative is what costs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < abs(self.weight) < math.inf, f"the statistic's weight must be finite and not 0, not {self.weight}")
+        require(self.images >= 1, "the Jacobian needs at least one image of each batch")
 
 
 @dataclass(frozen=True)
@@ -172,6 +209,7 @@ class Profile:
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
     planted_repetitions: int = 5  # and the planted-frequency test this many times
+    heat_images: int = 200  # validation images under every frequency of a heat map
 
     def training(self, regime: str) -> TrainSpec:
         """The training spec of one regime."""
@@ -200,6 +238,7 @@ PROFILES = {
             images=200,
             chunk=100,
             planted_repetitions=2,
+            heat_images=100,
         ),
         Profile(
             name="laptop",

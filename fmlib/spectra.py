@@ -62,6 +62,11 @@ def filter_spectrum(spectrum: Tensor, half: Tensor, size: tuple[int, ...]) -> Te
     return torch.fft.irfft2(half.unsqueeze(-3) * spectrum, s=size)  # one mask for all channels
 
 
+def mean_amplitude(images: Tensor) -> Tensor:
+    """Mean over images and channels of |rfft2|, a half plane: (B, C, H, W) -> (H, W // 2 + 1)."""
+    return torch.fft.rfft2(images).abs().mean((0, 1))
+
+
 def l1_share(half: Tensor, width: int) -> Tensor:
     """||M||_1 over the full plane, divided by that of the all-ones mask: the mean of M. (..., H, Wh) -> (...)."""
     weights = column_weights(width, half.device)

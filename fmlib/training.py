@@ -1,20 +1,23 @@
-"""Training and evaluating classifiers under the paper's five regimes."""
+"""Training and evaluating classifiers under the paper's five regimes, with or without a statistic of their Jacobian."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from fmlib.attacks import perturb
-from fmlib.config import AttackSpec, FmlibError, TrainSpec, require
+from fmlib.config import AttackSpec, FmlibError, JacobianTrainSpec, TrainSpec, require
 from fmlib.data import Split, random_affine, warp
+from fmlib.jacobian import PENALTIES
 from fmlib.models import check_classifier, evaluate
 from fmlib.runtime import Checkpoint, generator, mixed_precision, one_cycle, seeded
 
@@ -30,11 +33,13 @@ class Batch:
     draws: torch.Generator
     seed: int
     step: int
+    clean: Tensor = field(init=False)  # the images as `affine` left them, before any attack
 
     def affine(self, **ranges: Any) -> Tensor:
         """The images under the spec's crop and flip and one regime's random map, in one warp."""
         maps = random_affine(len(self.images), self.draws, crop=self.spec.crop, flip=self.spec.flip, **ranges)
-        return warp(self.images, maps)
+        self.clean = warp(self.images, maps)
+        return self.clean
 
 
 def plain(batch: Batch) -> Tensor:
@@ -42,10 +47,17 @@ def plain(batch: Batch) -> Tensor:
     return batch.affine()
 
 
-def adversarial(batch: Batch) -> Tensor:
+def adversarial(batch: Batch, family: str = "PGD") -> Tensor:
     """A: as N, then attacked by PGD against the network as it stands."""
-    images = batch.affine().clamp(0, 1)
-    return perturb(batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=f"step {batch.step}")
+    images, purpose = batch.affine().clamp(0, 1), f"step {batch.step}"
+    return perturb(
+        batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=purpose, family=family
+    )
+
+
+def fast_adversarial(batch: Batch) -> Tensor:
+    """F: as A, by one step of length epsilon from the image itself."""
+    return adversarial(batch, "FGSM")
 
 
 def scale(batch: Batch) -> Tensor:
@@ -63,7 +75,41 @@ def rotate(batch: Batch) -> Tensor:
     return batch.affine(rotation=180)
 
 
-REGIMES: dict[str, Callable[[Batch], Tensor]] = {"N": plain, "A": adversarial, "S": scale, "T": translate, "R": rotate}
+REGIMES: dict[str, Callable[[Batch], Tensor]] = {
+    "N": plain,
+    "A": adversarial,
+    "S": scale,
+    "T": translate,
+    "R": rotate,
+    "F": fast_adversarial,
+}
+
+
+def jacobian_penalty(batch: Batch, spec: JacobianTrainSpec) -> Tensor:
+    """weight * PENALTIES[statistic](G): what the Jacobian adds to the loss, to be differentiated once more.
+
+    G is taken by the first `spec.images` clean images of the batch, also where the network is shown attacked ones
+    (Chan et al., 2022), in one more forward pass. It is a pass in train mode, normalised by its own images, that
+    leaves batch norm's running statistics alone; in full precision, as bfloat16 would add white noise to the spectrum.
+    """
+    images = batch.clean[: spec.images].detach().requires_grad_()
+    with still_statistics(batch.model):
+        loss = cross_entropy(batch.model(images), batch.labels[: spec.images], reduction="sum")
+    gradients = torch.autograd.grad(loss, images, create_graph=True)[0]
+    return spec.weight * PENALTIES[spec.statistic](gradients)
+
+
+@contextmanager
+def still_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm in train mode goes by the batch within the block, but does not add it to its running statistics."""
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def train(
@@ -78,12 +124,17 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place and leave it with the weights of the epoch of least validation loss.
 
-    data, validation: splits on the model's device. Adam with a one-cycle rate (the paper, section 2.2). Returns one
-    row an epoch: loss and accuracy (running, on what the regime made of the training set), and both on validation.
+    data, validation: splits on the model's device. Adam with a one-cycle rate (the paper, section 2.2). A
+    `JacobianTrainSpec` adds its statistic to the loss (see `jacobian_penalty`). Returns one row an epoch: cross-entropy
+    and accuracy (running, on what the regime made of the training set), and both on validation.
     Every random draw follows from (seed, epoch), so a run resumed from `checkpoint` gives the same network.
-    Raises `FmlibError` for an unknown regime, a model that does not fit the data, or a loss that is not finite.
+    Raises `FmlibError` for an unknown regime or statistic, a model that does not fit the data, or a loss that is not
+    finite.
     """
     require(spec.regime in REGIMES, f"unknown regime {spec.regime!r}: choose one of {', '.join(REGIMES)}")
+    if isinstance(spec, JacobianTrainSpec):
+        known = ", ".join(PENALTIES)
+        require(spec.statistic in PENALTIES, f"unknown statistic {spec.statistic!r}: choose one of {known}")
     check_classifier(model, data.pixels(slice(2)), int(data.labels.max()) + 1)
     device = data.images.device
     batches = max(len(data) // spec.batch, 1)
@@ -115,7 +166,7 @@ def train(
                     logits = model(images)
                     loss = cross_entropy(logits.float(), labels)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                (loss + jacobian_penalty(batch, spec) if isinstance(spec, JacobianTrainSpec) else loss).backward()
                 optimizer.step()
                 schedule.step()
                 losses += loss.detach()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchattacks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlib.attacks import FAMILIES, perturb
-from fmlib.config import AttackSpec, FmlibError, NetworkSpec
+from fmlib.config import AttackSpec, EvaluationSpec, FmlibError, NetworkSpec, PlantedSpec, TrainSpec
+from fmlib.data import make_planted
 from fmlib.models import build
+from fmlib.training import train
 
 ROUNDING = 2 * torch.finfo(torch.float32).eps  # of adding the perturbation to a pixel of at most 1
 seeds = st.integers(0, 2**32)
@@ -97,7 +100,8 @@ def test_model_is_left_as_it_was(look, family):
     before = look(model)
     images = torch.rand(2, 1, 16, 16)
     copy = images.clone()
-    perturb(model, images, torch.tensor([0, 1]), AttackSpec(), seed=0, purpose="a", family=family)
+    spec = EvaluationSpec(steps=5, restarts=2, queries=20)
+    perturb(model, images, torch.tensor([0, 1]), spec, seed=0, purpose="a", family=family)
     assert look(model) == before
     assert torch.equal(images, copy)
 
@@ -136,9 +140,8 @@ def test_every_family_stays_in_the_unit_interval(linear, family, seed):
     """Pixels at either end included, whose tanh^-1, in which CW descends, is infinite."""
     images, weight = images_of(seed), binary_weights(seed, 16)
     model = linear(torch.stack((-weight, weight)))
-    attacked = perturb(
-        model, images, torch.tensor([0, 1, 0, 1]), AttackSpec(0.3, 0.1, 5), seed=seed, purpose="range", family=family
-    )
+    spec = EvaluationSpec(0.3, 0.1, 5, restarts=2, queries=20)
+    attacked = perturb(model, images, torch.tensor([0, 1, 0, 1]), spec, seed=seed, purpose="range", family=family)
     assert attacked.shape == images.shape
     assert attacked.min().item() >= 0  # nan is not
     assert attacked.max().item() <= 1
@@ -200,7 +203,7 @@ def test_attacks_of_least_distance_fool_a_network_by_less_than_a_ball_needs(trai
 
 
 def test_an_unknown_family_is_refused_with_the_choices(linear):
-    with pytest.raises(FmlibError, match=r"'AutoAttack'.*PGD, FGSM, DeepFool, CW"):
+    with pytest.raises(FmlibError, match=r"'JSMA'.*PGD, FGSM, DeepFool, CW, AutoAttack, Square"):
         perturb(
             linear(torch.rand(2, 16)),
             images_of(0),
@@ -208,5 +211,119 @@ def test_an_unknown_family_is_refused_with_the_choices(linear):
             AttackSpec(),
             seed=0,
             purpose="a",
-            family="AutoAttack",
+            family="JSMA",
         )
+
+
+# ------------------------------------------------------------------------------------------- evaluating robustness
+
+
+@pytest.fixture(scope="module", params=[3, 5])
+def defended(request):
+    """A network of 3 or 5 classes after adversarial training, and images: it withstands some attacks, not all."""
+    classes = request.param
+    data = make_planted(PlantedSpec(size=16, classes=classes, distractors=2, train=384, validation=60))
+    model = build(NetworkSpec("tiny_vgg", classes=classes, mean=0.5, std=0.14), seed=0)
+    schedule = TrainSpec(
+        "A", epochs=4, batch=32, lr=1e-2, crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.06, 0.03, 3)
+    )
+    train(model, data.train, data.validation, schedule, seed=0, progress=False)
+    return model, data.validation.pixels(), data.validation.labels
+
+
+def withstands(defended, family, spec, seed=0):
+    model, images, labels = defended
+    attacked = perturb(model, images, labels, spec, seed=seed, purpose="x", family=family)
+    assert (attacked - images).abs().max().item() <= spec.epsilon + ROUNDING
+    with torch.no_grad():
+        return model(attacked).argmax(1) == labels
+
+
+def test_restarts_fool_whom_one_start_fools_and_more(defended):
+    one, five = (withstands(defended, "PGD", EvaluationSpec(0.04, 0.04, 1, restarts=n)) for n in (1, 5))
+    assert not bool((five & ~one).any())
+    assert 0 < five.sum().item() < one.sum().item()
+
+
+def test_one_restart_is_the_attack_without_any(defended):
+    model, images, labels = defended
+    specs = AttackSpec(0.04, 0.01, 5), EvaluationSpec(0.04, 0.01, 5, restarts=1)
+    assert torch.equal(*(perturb(model, images, labels, spec, seed=0, purpose="x") for spec in specs))
+
+
+def test_images_that_withstand_every_restart_come_back_as_they_were(defended):
+    model, images, labels = defended
+    spec = EvaluationSpec(0.02, 0.005, 5, restarts=3)
+    attacked = perturb(model, images, labels, spec, seed=0, purpose="x")
+    right = withstands(defended, "PGD", spec)
+    assert bool(right.any())
+    assert torch.equal(attacked[right], images[right])
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.04])
+def test_autoattack_is_at_least_as_strong_as_pgd_and_square_no_stronger(defended, epsilon):
+    strong = EvaluationSpec(epsilon, epsilon / 4, 20, restarts=5, queries=200)
+    left = {family: withstands(defended, family, strong).sum().item() for family in ("PGD", "AutoAttack", "Square")}
+    assert left["AutoAttack"] <= left["PGD"]
+    assert left["AutoAttack"] <= left["Square"]
+
+
+def test_autoattack_and_square_follow_the_seed_not_the_clock(defended):
+    model, images, labels = defended
+    spec = EvaluationSpec(0.04, 0.01, 5, queries=20)
+    for family in ("AutoAttack", "Square"):
+        first, again, other = (
+            perturb(model, images, labels, spec, seed=seed, purpose="x", family=family) for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+def test_autoattack_aims_at_every_other_class(monkeypatch):
+    """Targeted APGD where its loss has the four logits it needs, targeted FAB always; Square has the spec's queries."""
+    made = {}
+
+    def record(name):
+        original = getattr(torchattacks, name)
+
+        def build(*arguments, **options):
+            made[name] = options
+            return original(*arguments, **options)
+
+        return build
+
+    for name in ("APGDT", "FAB", "Square"):
+        monkeypatch.setattr(torchattacks, name, record(name))
+    for classes in (2, 3, 4, 5):
+        made.clear()
+        model = build(NetworkSpec("tiny_vgg", classes=classes), seed=0)
+        spec = EvaluationSpec(0.01, 0.01, 2, queries=3)
+        perturb(model, images_of(0, 2, 16), torch.tensor([0, 1]), spec, seed=0, purpose="x", family="AutoAttack")
+        assert ("APGDT" in made) == (classes >= 4)
+        assert {options.get("n_classes", classes) for options in made.values()} == {classes}
+        assert made["FAB"]["multi_targeted"]
+        assert made["Square"]["n_queries"] == 3
+
+
+def test_square_finds_what_masked_gradients_hide(linear):
+    """A network whose logits are rounded gives no gradient: PGD is blind, Square is not, and AutoAttack has Square."""
+
+    class Rounded(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = self.network(images)
+            return (50 * logits).round() / 50 + 0 * logits
+
+    images, weight = images_of(0, 40), binary_weights(0, 16)
+    model = Rounded(linear(torch.stack((-weight, weight)), torch.stack((weight.sum(), -weight.sum())) / 2))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    found = {
+        family: withstands((model, images, labels), family, EvaluationSpec(0.1, 0.02, 10, restarts=3, queries=200))
+        for family in ("PGD", "Square", "AutoAttack")
+    }
+    assert found["Square"].sum() < found["PGD"].sum() - 3
+    assert found["AutoAttack"].sum() <= found["Square"].sum()

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from fmlib.config import (
     PROFILES,
     AttackSpec,
+    EvaluationSpec,
     FmlibError,
+    JacobianTrainSpec,
     MaskSpec,
     NetworkSpec,
     PhotoSpec,
@@ -23,7 +25,7 @@ from fmlib.config import (
     require,
 )
 
-SPECS = (AttackSpec, MaskSpec, NetworkSpec, PhotoSpec, PlantedSpec, TrainSpec)
+SPECS = (AttackSpec, EvaluationSpec, JacobianTrainSpec, MaskSpec, NetworkSpec, PhotoSpec, PlantedSpec, TrainSpec)
 
 IMPOSSIBLE = [
     (PlantedSpec, {"size": 8}),
@@ -51,6 +53,14 @@ IMPOSSIBLE = [
     (TrainSpec, {"crop": (0.0, 1.0)}),
     (TrainSpec, {"crop": (0.5, 0.4)}),
     (TrainSpec, {"crop": (0.5, 1.1)}),
+    (JacobianTrainSpec, {"weight": 0.0}),
+    (JacobianTrainSpec, {"weight": math.inf}),
+    (JacobianTrainSpec, {"weight": math.nan}),
+    (JacobianTrainSpec, {"images": 0}),
+    (JacobianTrainSpec, {"lr": 0.0}),
+    (EvaluationSpec, {"restarts": 0}),
+    (EvaluationSpec, {"queries": 0}),
+    (EvaluationSpec, {"epsilon": 1.0}),
     (MaskSpec, {"penalty": -0.1}),
     (MaskSpec, {"penalty": math.nan}),
     (MaskSpec, {"lr": 0.0}),
@@ -144,6 +154,16 @@ def test_every_field_of_a_spec_counts(spec):
 
 def test_a_nested_attack_counts():
     assert fingerprint(TrainSpec()) != fingerprint(TrainSpec(attack=AttackSpec(steps=11)))
+
+
+def test_specs_of_published_networks_have_the_fields_they_were_published_with():
+    attack = {"epsilon", "step", "steps"}
+    assert set(dataclasses.asdict(AttackSpec())) == attack
+    assert set(dataclasses.asdict(TrainSpec())) == {
+        "regime", "epochs", "batch", "lr", "warmup", "crop", "flip", "attack"
+    }  # fmt: skip
+    for one in PROFILES.values():
+        assert set(dataclasses.asdict(one.train)["attack"]) == attack
 
 
 # --------------------------------------------------------------------------------------------------- profiles

@@ -8,7 +8,7 @@ import torch
 from fmlib import controls
 from fmlib.attacks import FAMILIES, perturb
 from fmlib.bench import final_objective
-from fmlib.config import AttackSpec, ImageMaskSpec
+from fmlib.config import EvaluationSpec, ImageMaskSpec
 from fmlib.image_lab import predictions
 from fmlib.masks import learn_masks
 from fmlib.runtime import generator
@@ -36,7 +36,8 @@ def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, planted):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attacks_run_on_the_device(trained, planted, family):
     images, labels = planted.validation.pixels(slice(8)).cuda(), planted.validation.labels[:8].cuda()
-    found = perturb(trained.cuda(), images, labels, AttackSpec(0.1, 0.05, 3), seed=0, purpose="x", family=family)
+    spec = EvaluationSpec(0.1, 0.05, 3, restarts=2, queries=50)
+    found = perturb(trained.cuda(), images, labels, spec, seed=0, purpose="x", family=family)
     assert found.device.type == "cuda"
     assert found.min().item() >= 0
     assert found.max().item() <= 1

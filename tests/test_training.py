@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from fmlib.config import AttackSpec, FmlibError, TrainSpec
+from fmlib.config import AttackSpec, FmlibError, JacobianTrainSpec, TrainSpec
 from fmlib.data import Split
+from fmlib.jacobian import PENALTIES, jacobian_spectrum
 from fmlib.models import build
 from fmlib.runtime import generator, seeded
 from fmlib.store import SavedState
-from fmlib.training import REGIMES, Batch, correctness, train
+from fmlib.training import REGIMES, Batch, correctness, jacobian_penalty, still_statistics, train
 
 
 def weights_equal(first, second) -> bool:
@@ -208,6 +209,120 @@ def test_attacks_of_different_steps_start_apart(trained, small):
     spec = TrainSpec("A", crop=(1.0, 1.0), flip=False, attack=AttackSpec(steps=1))
     first, second = (REGIMES["A"](batch_of(trained, small, spec, step)) for step in (0, 1))
     assert not torch.equal(first, second)
+
+
+def test_fast_regime_moves_every_inner_pixel_by_epsilon(trained, small):
+    spec = TrainSpec("F", attack=AttackSpec(0.05), crop=(1.0, 1.0), flip=False)
+    change = (REGIMES["F"](batch_of(trained, small, spec)) - small.pixels()).abs()
+    inner = (small.pixels() > 0.05) & (small.pixels() < 0.95)
+    assert (change[inner] > 0.0499).float().mean().item() > 0.99  # where the gradient is not nought
+    assert change.max().item() <= 0.05 + 1e-5  # the warp's rounding
+
+
+# ------------------------------------------------------------------------------------- statistics of the Jacobian
+
+
+@pytest.fixture
+def regularised(small, planted, tiny_network, quick_training):
+    """Train a fresh network, on the small split unless told, with a statistic of its Jacobian: it and its history."""
+
+    def go(statistic="jafr", weight=0.05, regime="N", data=small, weights=0, checkpoint=None, epochs=4, **changes):
+        model = build(tiny_network, seed=weights)
+        given = {name: getattr(quick_training, name) for name in ("batch", "lr", "crop", "flip")} | changes
+        spec = JacobianTrainSpec(regime, epochs=epochs, statistic=statistic, weight=weight, **given)
+        return model, train(model, data, planted.validation, spec, seed=0, checkpoint=checkpoint, progress=False)
+
+    return go
+
+
+@pytest.mark.parametrize("regime", ["N", "A", "F"])
+def test_weight_above_nought_favours_low_frequencies_and_below_it_high_ones(regularised, planted, regime):
+    changes = {"regime": regime, "attack": AttackSpec(steps=2), "data": planted.train}
+    low, high = (
+        jacobian_spectrum(regularised(weight=weight, **changes)[0], planted.validation.batches(96))
+        for weight in (0.05, -0.05)
+    )
+    assert low.statistic > high.statistic + 1
+    assert low.low_share > high.low_share
+
+
+def test_sensitivity_statistics_do_what_they_are_named_for(regularised, planted):
+    low, high = (
+        jacobian_spectrum(regularised(statistic, 0.5, data=planted.train)[0], planted.validation.batches(96))
+        for statistic in ("sensitivity-low", "sensitivity-high")
+    )
+    assert low.low_share > high.low_share
+    assert low.shares[:2].sum() > high.shares[:2].sum()
+
+
+@pytest.mark.parametrize("regime", ["N", "A"])
+def test_a_vanishing_weight_trains_the_plain_network(run, regularised, regime):
+    """So the extra pass moves neither batch norm's running statistics nor the draws."""
+    changes = {"regime": regime, "epochs": 1, "crop": (0.5, 1.0), "flip": True, "attack": AttackSpec(steps=2)}
+    plain, rows = run(**changes)
+    faint, again = regularised(weight=1e-30, **changes)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(faint.state_dict()[name], value, msg=name)
+    assert again[0] == pytest.approx(rows[0])
+
+
+@pytest.mark.parametrize("statistic", PENALTIES)
+def test_resumed_regularised_training_equals_uninterrupted_bit_for_bit(regularised, memory_checkpoint, statistic):
+    changes = {"regime": "A", "crop": (0.5, 1.0), "flip": True, "attack": AttackSpec(steps=2)}
+    whole, history = regularised(statistic, **changes)
+    checkpoint = memory_checkpoint(interrupt_after=2)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        regularised(statistic, checkpoint=checkpoint, **changes)
+    resumed, rows = regularised(statistic, checkpoint=checkpoint, weights=99, **changes)
+    assert weights_equal(resumed, whole)
+    assert rows == history
+
+
+def test_penalty_is_of_the_first_clean_images_though_the_network_sees_attacked_ones(trained, small):
+    spec = JacobianTrainSpec("A", crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.1, 0.05, 2), images=8, weight=0.5)
+    batch = batch_of(trained.train(), small, spec)
+    REGIMES["A"](batch)
+    found = jacobian_penalty(batch, spec)
+    pixels = small.pixels(slice(8)).requires_grad_()
+    with still_statistics(trained):
+        loss = nn.functional.cross_entropy(trained(pixels), small.labels[:8], reduction="sum")
+    expected = 0.5 * PENALTIES["jafr"](torch.autograd.grad(loss, pixels)[0])
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert found.requires_grad
+
+
+def test_penalty_falls_along_its_gradient():
+    """One small step down the penalty's own gradient by the weights, in double precision, where it is smooth."""
+    with seeded(0, "weights"):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 3)).double()
+        images = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    spec = JacobianTrainSpec(weight=1.0)
+    batch = Batch(images, torch.arange(6) % 3, model, spec, generator(0, "x"), 0, 0)
+    batch.clean = images
+    before = jacobian_penalty(batch, spec)
+    slopes = torch.autograd.grad(before, list(model.parameters()), allow_unused=True)
+    slopes = [torch.zeros_like(p) if g is None else g for p, g in zip(model.parameters(), slopes, strict=True)]
+    squares = sum(float((slope**2).sum()) for slope in slopes)
+    with torch.no_grad():
+        for parameter, slope in zip(model.parameters(), slopes, strict=True):
+            parameter -= 1e-6 / squares * slope
+    assert (before - jacobian_penalty(batch, spec)).item() == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_still_statistics_go_by_the_batch_and_are_put_back(trained, small, look):
+    trained.train()
+    before = look(trained)
+    with torch.no_grad(), still_statistics(trained):
+        still = trained(small.pixels())
+    assert look(trained) == before
+    with torch.no_grad():
+        torch.testing.assert_close(trained(small.pixels()), still)
+    assert look(trained) != before
+
+
+def test_unknown_statistic_is_named_with_the_choices(regularised):
+    with pytest.raises(FmlibError, match=r"'jofr'.*jafr, sensitivity-low, sensitivity-high"):
+        regularised("jofr")
 
 
 # ------------------------------------------------------------------------------------------------- correctness
