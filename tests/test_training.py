@@ -279,15 +279,15 @@ def test_resumed_regularised_training_equals_uninterrupted_bit_for_bit(regularis
 
 
 def test_penalty_is_of_the_first_clean_images_though_the_network_sees_attacked_ones(trained, small):
-    spec = JacobianTrainSpec("A", crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.1, 0.05, 2), images=8, weight=0.5)
+    spec = JacobianTrainSpec("A", crop=(0.5, 1.0), attack=AttackSpec(0.1, 0.05, 2), images=8, weight=0.5)
     batch = batch_of(trained.train(), small, spec)
     REGIMES["A"](batch)
     found = jacobian_penalty(batch, spec)
-    pixels = small.pixels(slice(8)).requires_grad_()
+    pixels = REGIMES["N"](batch_of(trained, small, spec))[:8].requires_grad_()  # the same draws
     with still_statistics(trained):
         loss = nn.functional.cross_entropy(trained(pixels), small.labels[:8], reduction="sum")
     expected = 0.5 * PENALTIES["jafr"](torch.autograd.grad(loss, pixels)[0])
-    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     assert found.requires_grad
 
 
