@@ -13,6 +13,8 @@ from fmlib.config import (
     PROFILES,
     AttackSpec,
     FmlibError,
+    FrequencyMapSpec,
+    ImageMaskSpec,
     MaskSpec,
     NetworkSpec,
     PhotoSpec,
@@ -23,7 +25,7 @@ from fmlib.config import (
     require,
 )
 
-SPECS = (AttackSpec, MaskSpec, NetworkSpec, PhotoSpec, PlantedSpec, TrainSpec)
+SPECS = (AttackSpec, FrequencyMapSpec, MaskSpec, NetworkSpec, PhotoSpec, PlantedSpec, TrainSpec)
 
 IMPOSSIBLE = [
     (PlantedSpec, {"size": 8}),
@@ -59,6 +61,14 @@ IMPOSSIBLE = [
     (MaskSpec, {"patience": 0}),
     (MaskSpec, {"guard": 0.0}),
     (MaskSpec, {"guard": 9.5}),
+    (FrequencyMapSpec, {"penalty": -0.1}),
+    (FrequencyMapSpec, {"lr": 0.0}),
+    (FrequencyMapSpec, {"batch": 0}),
+    (FrequencyMapSpec, {"epochs": 0}),
+    (FrequencyMapSpec, {"window": 1}),
+    (FrequencyMapSpec, {"window": 500}),  # of 500 losses, before there are so many
+    (FrequencyMapSpec, {"calm": -1e-5}),
+    (FrequencyMapSpec, {"calm": math.nan}),
 ]
 
 
@@ -140,6 +150,12 @@ def test_every_field_of_a_spec_counts(spec):
         digits.add(fingerprint({**fields, name: "something else"}))
     assert len(digits) == len(fields) + 1
     assert fingerprint(made) == fingerprint(fields)
+
+
+def test_published_masks_keep_their_fingerprints():
+    """Results are stored under them: another field or default would be another result."""
+    assert fingerprint(MaskSpec()) == "493a2a090e19a171"
+    assert fingerprint(ImageMaskSpec()) == "6a3fca836f7d582a"
 
 
 def test_a_nested_attack_counts():
