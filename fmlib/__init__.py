@@ -1,8 +1,9 @@
 """Fourier masks of neural networks: learn them, measure them, reproduce the paper.
 
 From the ground up: `config`, `runtime` and `spectra` (specs, devices, pure tensor functions); `data`, `models`,
-`attacks`, `store`, `results` and `intervals` (parts); `training`, `masks`, `harmonics`, `claims` and `plots` (science);
-`lab` and `experiments` (what is computed from what, and the recipes); `chapters`, `status`, `provenance`,
+`attacks`, `jacobian`, `frequency_maps`, `store`, `results` and `intervals` (parts); `training`, `masks`, `heatmaps`,
+`corruptions`, `harmonics`, `similarity`, `claims` and `plots` (science); `lab` and `experiments` (what is computed from
+what, and the recipes); `chapters`, `status`, `provenance`, `laboratory`,
 `book` and `cli` (the faces).
 """
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 
 class FmlibError(Exception):
@@ -190,6 +190,32 @@ class ImageMaskSpec(MaskSpec):
     epochs: int = 20_000
     patience: int = 300
     calm: float = 1e-6
+
+
+@dataclass(frozen=True)
+class FrequencyMapSpec:
+    """How a frequency map is learned (see frequency_maps), by default as its authors do at 32 px.
+
+    An epoch of the map of one image is one step.
+    """
+
+    penalty: float = 0.5  # lambda: weight of the sum of M over the full plane and the channels; theirs at 224 px is 0.1
+    lr: float = 0.01  # Adam's rate
+    batch: int = 1  # images per map and step
+    epochs: int = 5000  # at most
+    least: int = 500  # a map may stop after this many epochs
+    window: int = 20  # ... once the loss is the mean of this many last losses, its own among them
+    calm: float = 1e-5  # ... up to this difference
+    memory: float = 0.999  # Adam's beta_2: decay of its mean of squared gradients
+
+    one_cycle: ClassVar[bool] = False  # the rate is constant
+    patience: ClassVar[int] = 1  # one calm epoch is enough
+
+    def __post_init__(self) -> None:
+        require(self.penalty >= 0 and self.lr > 0, "a map needs penalty >= 0 and lr > 0")
+        require(self.batch >= 1 and self.epochs >= 1, "batch and epochs must be >= 1")
+        require(2 <= self.window < self.least, f"window must lie from 2 to below least, not at {self.window}")
+        require(self.calm >= 0, f"calm is a difference of losses, not {self.calm}")
 
 
 @dataclass(frozen=True)

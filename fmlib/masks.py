@@ -15,6 +15,8 @@ inflates Adam's second moment so that the mask stops moving. Beyond |d| = guard,
 stays convex and once differentiable, its slope is at most 2 * guard * exp(guard^2), and it equals the paper's
 objective wherever |d| <= guard. `Masks.history["guarded"]` counts the share of images beyond, so that no mask is
 shaped by the guard in silence, and a value that is not finite stops the run.
+
+**Frequency maps**, essential and adversarial, are learned alike, by another objective: see frequency_maps.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from fmlib.config import FmlibError, MaskSpec, require
+from fmlib.config import FmlibError, FrequencyMapSpec, MaskSpec, require
+from fmlib.frequency_maps import FrequencyMaps
 from fmlib.models import check_classifier, evaluate
 from fmlib.runtime import Checkpoint, frozen, generator, mixed_precision, one_cycle
 from fmlib.spectra import filter_spectrum, full_plane, l1_share
@@ -42,13 +45,40 @@ def guarded_exp_square(difference: Tensor, guard: float) -> Tensor:
     return torch.where(inside, torch.exp(torch.where(inside, size, 0) ** 2), tangent)
 
 
+class Invariance:
+    """The objective of the module's docstring, and the stop rule of `learn_masks`."""
+
+    leading = ()  # one mask for all channels
+    share = staticmethod(l1_share)
+
+    def __init__(self, spec: MaskSpec, unmasked: Tensor) -> None:
+        """unmasked: (K,) accuracy on each mask's images as they stand."""
+        self.spec, self.weight, self.wanted = spec, spec.penalty, spec.keep * unmasked
+
+    def cost(self, losses: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """g(d) from the losses behind the masks and without: (N,) each; whether |d| is beyond the guard."""
+        difference = losses - reference
+        return guarded_exp_square(difference, self.spec.guard), difference.detach().abs() > self.spec.guard
+
+    def still(self, found: dict[str, Tensor], history: dict[str, list[Tensor]], before: Tensor) -> Tensor:
+        """Whether an epoch that `found` (K,) values was still, after those of `history`: (K,) bool.
+
+        before: (K,) L1 share at its beginning.
+        """
+        still = ((found["l1_share"] - before).abs() <= self.spec.still) & (found["kept"] >= self.wanted)
+        if history["invariance"]:
+            still &= (found["invariance"] - history["invariance"][-1]).abs() <= self.spec.calm
+        return still
+
+
 @dataclass
 class Masks:
     """Learned masks and how they came about.
 
-    half: (K, H, W // 2 + 1), in [0, 1]; width: W; converged: (K,) bool; epochs: (K,) epochs each mask took;
-    history: per name a tensor (epochs, K): "invariance" (mean of g), "l1_share", "kept" (share of images
-    whose prediction is right, or for image masks unchanged) and "guarded" (share of images beyond the guard).
+    half: (K, H, W // 2 + 1), for frequency maps (K, C, H, W // 2 + 1), in [0, 1]; width: W; converged: (K,) bool;
+    epochs: (K,) epochs each mask took; history: per name a tensor (epochs, K): "invariance" (mean of g, for frequency
+    maps of the cross-entropy), "l1_share", "kept" (share of images whose prediction is right, or for image masks
+    unchanged) and "guarded" (share of images beyond the guard).
     """
 
     half: Tensor
@@ -58,7 +88,7 @@ class Masks:
     history: dict[str, Tensor]
 
     def full(self) -> Tensor:
-        """The masks over the whole plane: (K, H, W), DC at (0, 0)."""
+        """The masks over the whole plane: (K, H, W) or (K, C, H, W), DC at (0, 0)."""
         return full_plane(self.half, self.width)
 
 
@@ -67,7 +97,7 @@ def learn_masks(
     images: Tensor,
     labels: Tensor,
     index: Tensor,
-    spec: MaskSpec,
+    spec: MaskSpec | FrequencyMapSpec,
     *,
     seed: int,
     centre: float = 0.0,
@@ -82,7 +112,7 @@ def learn_masks(
     unfinished mask; an epoch has as many steps as show the largest mask each of its images once, so that masks of fewer
     images see theirs more often. A mask stops once, `spec.patience` epochs in a row, its
     L1 share moved by no more than `spec.still`, and its invariance cost by no more than `spec.calm`, while it kept at
-    least `spec.keep` of the unmasked accuracy.
+    least `spec.keep` of the unmasked accuracy. A `FrequencyMapSpec` learns frequency maps, by their own stop rule.
     Each mask's order of images follows from (seed, mask, epoch). Losses are averaged over a mask's images and
     summed over masks. Raises `FmlibError` for inputs that do not fit, and for values that are not finite.
     """
@@ -97,7 +127,13 @@ def learn_masks(
 
     reference, right = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
     unmasked = torch.stack([right[m].float().mean() for m in members])
-    problem = _Problem(model, torch.fft.rfft2(images - centre), images.shape[-2:], centre, labels, reference, spec)
+    objective: Invariance | FrequencyMaps
+    if isinstance(spec, FrequencyMapSpec):
+        objective = FrequencyMaps(spec, images.shape[1:])
+    else:
+        objective = Invariance(spec, unmasked)
+    spectrum = torch.fft.rfft2(images - centre)
+    problem = _Problem(model, spectrum, images.shape[-2:], centre, labels, reference, spec, objective)
     batch = min(spec.batch, max(map(len, members)))
     steps = math.ceil(max(map(len, members)) / batch)
     fit = _Fit(problem, len(members), steps)
@@ -123,7 +159,7 @@ def learn_masks(
                 orders = torch.stack([members[k] for k in active.tolist()]) if single else torch.empty(0)
             if not single:
                 orders = torch.stack([_order(members[k], steps * batch, seed, k, epoch) for k in active.tolist()])
-            fit.run_epoch(orders, active, steps, spec.keep * unmasked)
+            fit.run_epoch(orders, active, steps)
         fit.look()
     return Masks(
         half=fit.masks.detach(),
@@ -144,17 +180,18 @@ class _Problem:
     centre: float
     labels: Tensor  # (N,)
     reference: Tensor  # (N,), losses of the unmasked images
-    spec: MaskSpec
+    spec: MaskSpec | FrequencyMapSpec
+    objective: Invariance | FrequencyMaps
 
     def cost(self, masks: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g(d) of the chosen images (A, B) behind their masks (A, H, Wh); whether right; whether beyond the guard."""
+        """Cost of the chosen images (A, B) behind their masks (A, ...); whether right; whether beyond the guard."""
         flat = chosen.flatten()
         filtered = filter_spectrum(self.spectrum[flat], masks.repeat_interleave(chosen.shape[1], 0), self.size)
         with mixed_precision(flat.device):
             logits = self.model((self.centre + filtered).contiguous(memory_format=torch.channels_last)).float()
-        difference = cross_entropy(logits, self.labels[flat], reduction="none") - self.reference[flat]
-        cost = guarded_exp_square(difference, self.spec.guard)
-        right, beyond = logits.argmax(1) == self.labels[flat], difference.detach().abs() > self.spec.guard
+        losses = cross_entropy(logits, self.labels[flat], reduction="none")
+        cost, beyond = self.objective.cost(losses, self.reference[flat])
+        right = logits.argmax(1) == self.labels[flat]
         return cost.view(chosen.shape), right.view(chosen.shape), beyond.view(chosen.shape)
 
 
@@ -168,8 +205,9 @@ class _Fit:
     def __init__(self, problem: _Problem, count: int, steps: int) -> None:
         spec, device = problem.spec, problem.labels.device
         height, width = problem.size
-        self.problem = problem
-        self.masks = torch.ones(count, height, width // 2 + 1, device=device, requires_grad=True)
+        self.problem, self.objective = problem, problem.objective
+        shape = (count, *self.objective.leading, height, width // 2 + 1)
+        self.masks = torch.ones(shape, device=device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.masks], lr=spec.lr, betas=(0.9, spec.memory))
         self.schedule = one_cycle(self.optimizer, spec.lr, spec.epochs * steps) if spec.one_cycle else None
         self.still = torch.zeros(count, dtype=torch.long, device=device)  # still epochs in a row
@@ -191,26 +229,24 @@ class _Fit:
                 )
         return torch.nonzero(self.still < self.problem.spec.patience).flatten()
 
-    def run_epoch(self, orders: Tensor, active: Tensor, steps: int, wanted: Tensor) -> None:
+    def run_epoch(self, orders: Tensor, active: Tensor, steps: int) -> None:
         """One epoch of the masks that still move, all of them among `active`.
 
-        orders: (A, images), a row for each active mask; wanted: (K,) accuracy that they must keep. A mask that has
-        stopped since `active` was made stays as it is, its history and its count of epochs too.
+        orders: (A, images), a row for each active mask. A mask that has stopped since `active` was made stays as it
+        is, its history and its count of epochs too.
         """
-        spec, width = self.problem.spec, self.problem.size[1]
-        running = self.still < spec.patience
-        before = l1_share(self.masks.detach(), width)
+        share, width = self.objective.share, self.problem.size[1]
+        running = self.still < self.problem.spec.patience
+        before = share(self.masks.detach(), width)
         found = {name: torch.zeros_like(before) for name in self.history}
         for chosen in orders.chunk(steps, 1):
             cost, right, beyond = self.problem.cost(self.masks[active], chosen)  # (A, B) each
-            penalty = spec.penalty * l1_share(self.masks[active], width)
+            penalty = self.objective.weight * share(self.masks[active], width)
             self._move((cost.mean(1) + penalty).sum(), running)
             for name, value in (("invariance", cost.detach()), ("kept", right), ("guarded", beyond)):
                 found[name][active] += value.float().mean(1) / steps
-        found["l1_share"] = l1_share(self.masks.detach(), width)
-        still = ((found["l1_share"] - before).abs() <= spec.still) & (found["kept"] >= wanted)
-        if self.epoch:
-            still &= (found["invariance"] - self.history["invariance"][-1]).abs() <= spec.calm
+        found["l1_share"] = share(self.masks.detach(), width)
+        still = self.objective.still(found, self.history, before)
         for name, rows in self.history.items():
             rows.append(torch.where(running, found[name], rows[-1]) if rows else found[name])
         self.epoch += 1
@@ -226,7 +262,8 @@ class _Fit:
         if self.schedule:
             self.schedule.step()
         with torch.no_grad():
-            self.masks.copy_(torch.where(running[:, None, None], self.masks.clamp(0, 1), before))
+            moves = running.view(-1, *[1] * (before.ndim - 1))
+            self.masks.copy_(torch.where(moves, self.masks.clamp(0, 1), before))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed fit needs."""

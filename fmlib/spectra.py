@@ -46,9 +46,10 @@ def half_plane(full: Tensor) -> Tensor:
 def apply_mask(images: Tensor, half: Tensor, centre: float = 0.0) -> Tensor:
     """Filtered images M(x) = centre + irfft2(M * rfft2(x - centre)): the paper, section 2.1.
 
-    images: (B, C, H, W); half: (H, W // 2 + 1), or (B, H, W // 2 + 1) for one mask an image. The paper filters
-    normalised images: with `centre` the mean that a network subtracts, dropping DC leaves gray, not black.
-    Raises `FmlibError` if the mask is of another size than the images.
+    images: (B, C, H, W); half: (H, W // 2 + 1), (B, H, W // 2 + 1) for one mask an image, or
+    (B, C, H, W // 2 + 1) for one a channel of each image. The paper filters normalised images: with `centre` the mean
+    that a network subtracts, dropping DC leaves gray, not black.
+    Raises `FmlibError` if the mask is of another size than the images, or of another number of channels.
     """
     return centre + filter_spectrum(torch.fft.rfft2(images - centre), half, images.shape[-2:])
 
@@ -59,7 +60,14 @@ def filter_spectrum(spectrum: Tensor, half: Tensor, size: tuple[int, ...]) -> Te
         half.shape[-2:] == spectrum.shape[-2:],
         f"a half mask {tuple(half.shape[-2:])} does not fit images {tuple(size)}: learn it at the images' size",
     )
-    return torch.fft.irfft2(half.unsqueeze(-3) * spectrum, s=size)  # one mask for all channels
+    if half.ndim < 4:
+        half = half.unsqueeze(-3)  # one mask for all channels
+    else:
+        require(
+            half.shape[1] == spectrum.shape[1],
+            f"a mask of {half.shape[1]} channels does not fit images of {spectrum.shape[1]}: give one a channel",
+        )
+    return torch.fft.irfft2(half * spectrum, s=size)
 
 
 def mean_amplitude(images: Tensor) -> Tensor:
@@ -81,6 +89,22 @@ def complement(mask: Tensor, threshold: float = 1e-8) -> Tensor:
 def binarize(mask: Tensor, threshold: float = 1e-8) -> Tensor:
     """1 where the mask is at least `threshold`, else 0: what `complement` leaves out."""
     return 1 - complement(mask, threshold)
+
+
+def pooled(full: Tensor, factor: int) -> Tensor:
+    """The largest entry of each block of `factor` x `factor` frequencies of full masks (..., H, W), DC at (0, 0).
+
+    Returns (..., H // factor, W // factor), DC in the middle: the plane is centred first, as Basile et al. store their
+    maps, so that a block holds neighbouring frequencies. Where `factor` divides H / 2 and W / 2, as their 7 does 112,
+    the blocks of the plane as it is are the same ones in another order. Raises `FmlibError` if the blocks leave a rest.
+    """
+    height, width = full.shape[-2:]
+    require(
+        factor >= 1 and height % factor == 0 and width % factor == 0,
+        f"blocks of {factor} do not tile a mask of {height} x {width}: choose a factor that divides both",
+    )
+    centred = torch.fft.fftshift(full, dim=(-2, -1))
+    return centred.unflatten(-2, (-1, factor)).unflatten(-1, (-1, factor)).amax((-3, -1))
 
 
 def radius(height: int, width: int) -> Tensor:

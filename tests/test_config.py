@@ -14,6 +14,8 @@ from fmlib.config import (
     AttackSpec,
     EvaluationSpec,
     FmlibError,
+    FrequencyMapSpec,
+    ImageMaskSpec,
     JacobianTrainSpec,
     MaskSpec,
     NetworkSpec,
@@ -25,7 +27,17 @@ from fmlib.config import (
     require,
 )
 
-SPECS = (AttackSpec, EvaluationSpec, JacobianTrainSpec, MaskSpec, NetworkSpec, PhotoSpec, PlantedSpec, TrainSpec)
+SPECS = (
+    AttackSpec,
+    EvaluationSpec,
+    FrequencyMapSpec,
+    JacobianTrainSpec,
+    MaskSpec,
+    NetworkSpec,
+    PhotoSpec,
+    PlantedSpec,
+    TrainSpec,
+)
 
 IMPOSSIBLE = [
     (PlantedSpec, {"size": 8}),
@@ -69,6 +81,14 @@ IMPOSSIBLE = [
     (MaskSpec, {"patience": 0}),
     (MaskSpec, {"guard": 0.0}),
     (MaskSpec, {"guard": 9.5}),
+    (FrequencyMapSpec, {"penalty": -0.1}),
+    (FrequencyMapSpec, {"lr": 0.0}),
+    (FrequencyMapSpec, {"batch": 0}),
+    (FrequencyMapSpec, {"epochs": 0}),
+    (FrequencyMapSpec, {"window": 1}),
+    (FrequencyMapSpec, {"window": 500}),  # of 500 losses, before there are so many
+    (FrequencyMapSpec, {"calm": -1e-5}),
+    (FrequencyMapSpec, {"calm": math.nan}),
 ]
 
 
@@ -150,6 +170,12 @@ def test_every_field_of_a_spec_counts(spec):
         digits.add(fingerprint({**fields, name: "something else"}))
     assert len(digits) == len(fields) + 1
     assert fingerprint(made) == fingerprint(fields)
+
+
+def test_published_masks_keep_their_fingerprints():
+    """Results are stored under them: another field or default would be another result."""
+    assert fingerprint(MaskSpec()) == "493a2a090e19a171"
+    assert fingerprint(ImageMaskSpec()) == "6a3fca836f7d582a"
 
 
 def test_a_nested_attack_counts():

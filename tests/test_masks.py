@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from fmlib import masks
-from fmlib.config import FmlibError, MaskSpec, NetworkSpec, PlantedSpec, TrainSpec
+from fmlib.config import FmlibError, ImageMaskSpec, MaskSpec, NetworkSpec, PlantedSpec, TrainSpec
 from fmlib.data import make_planted, planted_tones, tone_mask
-from fmlib.masks import guarded_exp_square, learn_masks
+from fmlib.masks import Invariance, guarded_exp_square, learn_masks
 from fmlib.models import build
 from fmlib.spectra import apply_mask, half_plane, l1_share
 from fmlib.store import SavedState
@@ -310,6 +310,15 @@ def test_the_stop_rule_wants_its_still_epochs_in_a_row(learn):
         assert found.epochs[k].item() == stop
         interrupted += int(calm[:stop, k].sum()) > spec.patience
     assert interrupted > 0  # some mask was still, then not, and only later stopped
+
+
+def test_an_epoch_is_still_if_share_and_cost_are_and_the_prediction_is_kept():
+    objective = Invariance(ImageMaskSpec(still=1e-2, calm=1e-3), torch.ones(4))
+    found = {"l1_share": [0.5, 0.52, 0.5, 0.5], "kept": [1.0, 1.0, 0.0, 1.0], "invariance": [1.0, 1.0, 1.0, 1.01]}
+    found = {name: torch.tensor(row) for name, row in found.items()}
+    earlier, before = {"invariance": [torch.ones(4)]}, torch.full((4,), 0.5)
+    assert objective.still(found, earlier, before).tolist() == [True, False, False, False]
+    assert objective.still(found, {"invariance": []}, before).tolist() == [True, False, False, True]
 
 
 def test_a_mask_that_lost_the_prediction_is_not_converged(linear):

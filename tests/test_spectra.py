@@ -50,6 +50,20 @@ def test_identity_mask_returns_the_image(height, width, channels, seed):
     torch.testing.assert_close(spectra.apply_mask(images, ones), images)
 
 
+@given(sides, sides, st.integers(1, 3), seeds)
+def test_a_mask_a_channel_filters_each_by_its_own(height, width, channels, seed):
+    images, masks = draw(seed, 2, channels, height, width), draw(seed + 1, 2, channels, height, width // 2 + 1)
+    found = spectra.apply_mask(images, masks, 0.3)
+    for channel in range(channels):
+        one = spectra.apply_mask(images[:, channel : channel + 1], masks[:, channel], 0.3)
+        torch.testing.assert_close(found[:, channel : channel + 1], one)
+
+
+def test_masks_of_another_number_of_channels_are_refused():
+    with pytest.raises(FmlibError, match="2 channels does not fit images of 3"):
+        spectra.apply_mask(torch.zeros(1, 3, 8, 8), torch.ones(1, 2, 8, 5))
+
+
 @given(sides, sides, seeds)
 def test_half_plane_filters_exactly_as_the_real_part_of_the_full_filter(height, width, seed):
     images, mask = draw(seed, 2, 3, height, width), draw(seed + 1, height, width)
@@ -161,6 +175,39 @@ def test_complement_and_binarized_mask_sum_to_one(height, width, seed, threshold
 def test_complement_keeps_what_is_below_one_part_in_a_hundred_million():
     mask = torch.tensor([0.0, 0.9e-8, 1.1e-8, 1e-3, 1.0])
     assert spectra.complement(mask).tolist() == [1, 1, 0, 0, 0]
+
+
+# -------------------------------------------------------------------------------------------------- pooling
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), seeds)
+def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows, columns, factor, seed):
+    full = draw(seed, 2, 3, rows * factor, columns * factor)
+    found, centred = spectra.pooled(full, factor), torch.fft.fftshift(full, dim=(-2, -1))
+    assert found.shape == (2, 3, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            block = centred[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+            assert torch.equal(found[..., row, column], block.amax((-2, -1)))
+
+
+def test_pooled_planes_have_dc_and_its_neighbours_in_the_middle():
+    """As the plane lies, the lowest frequencies are in four corners; centred, their blocks touch."""
+    full = (spectra.radius(12, 12) <= 1).to(torch.float64)
+    assert spectra.pooled(full, 4).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert spectra.pooled(full, 1).tolist() == torch.fft.fftshift(full).tolist()
+
+
+def test_at_the_authors_size_the_blocks_are_those_of_the_plane_as_it_lies():
+    full = draw(0, 224, 224)
+    as_it_lies = torch.nn.functional.max_pool2d(full[None], 7)[0]
+    assert torch.equal(spectra.pooled(full, 7), torch.fft.fftshift(as_it_lies))
+
+
+@pytest.mark.parametrize("factor", [0, 3, 16])
+def test_blocks_that_leave_a_rest_are_refused(factor):
+    with pytest.raises(FmlibError, match=f"blocks of {factor} do not tile a mask of 8 x 8"):
+        spectra.pooled(torch.ones(8, 8), factor)
 
 
 # ---------------------------------------------------------------------------------------------- band energies

@@ -1,0 +1,65 @@
+r"""Frequency maps: the few frequencies of an image, channel by channel, that lead a network to a class.
+
+For a frozen network f, an image x and a target class t, the map M minimises
+
+    J(M) = L(f(M(x)), t) + penalty * sum(M),    M(x) = centre + irfft2(M * rfft2(x - centre)),
+
+from M = 1, every entry clamped to [0, 1]; L is the cross-entropy, and the sum runs over the full plane and all
+channels. The *essential map* of an image has its clean pixels and its label, the *adversarial map* its attacked pixels
+and the class that they are taken for. Both are learned by masks.learn_masks with a `FrequencyMapSpec`, and count if the
+prediction behind the map is the target; centre is 0. Source: Basile, Karantzas et al. (2023), arXiv 2305.15203, and
+their code.
+
+They differ from the masks of Karantzas et al. (2022) thus:
+
+- The cost is L itself, not g of its change, so that a map may make the network surer of its class than x does.
+- A map has as many planes as the image has channels: (C, H, W // 2 + 1).
+- The penalty is on the sum: penalty * sum(M) = penalty * C * H * W * mean(M). At 32 px and three channels their 0.5
+  stands for 1,536 times the mean of M, where the masks have 0.2 or 0.07.
+- They stop by their loss alone, whatever the prediction (see `FrequencyMaps.still`).
+
+**The half plane.** The authors learn the full plane, real(ifft2(M * fft2(x))). A real filter acts as its symmetrised
+map, and their loss has the same slope in M(f) and M(-f): started symmetric, their map stays so, and its half plane
+says it all. An interior column stands for two frequencies and counts twice in the sum; both terms of its slope double,
+which Adam's step does not see. Step by step the maps are theirs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fmlib.config import FrequencyMapSpec
+from fmlib.spectra import l1_share
+
+
+class FrequencyMaps:
+    """The objective of the module's docstring, and its stop rule, for masks.learn_masks."""
+
+    def __init__(self, spec: FrequencyMapSpec, image: torch.Size) -> None:
+        """image: (C, H, W)."""
+        self.spec, self.leading = spec, image[:1]
+        self.weight = spec.penalty * math.prod(image)  # of the mean of M
+
+    def share(self, maps: Tensor, width: int) -> Tensor:
+        """The mean of each map over the full plane and the channels: (K, C, H, W // 2 + 1) -> (K,)."""
+        return l1_share(maps, width).mean(1)
+
+    def cost(self, losses: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses behind the maps (N,) as they are; there is no guard for one to be beyond."""
+        return losses, torch.zeros_like(losses, dtype=torch.bool)
+
+    def still(self, found: dict[str, Tensor], history: dict[str, list[Tensor]], before: Tensor) -> Tensor:
+        """Whether J is within `calm` of the mean of its `window` last values, `least` epochs done: (K,) bool.
+
+        found: (K,) values of this epoch; history: those of the epochs before; before: (K,) mean of M that J had.
+        """
+        earlier = self.spec.window - 1
+        if len(history["invariance"]) + 1 < self.spec.least:
+            return torch.zeros_like(before, dtype=torch.bool)
+        costs = torch.stack(history["invariance"][-earlier:])  # (window - 1, K)
+        shares = torch.stack(history["l1_share"][-earlier - 1 : -1])  # at the beginning of the same epochs
+        falls = costs - found["invariance"] + self.weight * (shares - before)  # of J since each
+        return falls.sum(0).abs() < self.spec.window * self.spec.calm
