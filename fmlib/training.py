@@ -1,4 +1,4 @@
-"""Training and evaluating classifiers under the paper's five regimes, with or without a statistic of their Jacobian."""
+"""Training and evaluating classifiers under the paper's five regimes and one more, with a statistic or without."""
 
 from __future__ import annotations
 
