@@ -10,7 +10,7 @@ from pathlib import Path
 #: The modules that someone with a network of their own would call, from the ground up.
 MODULES = (
     "config", "spectra", "runtime", "drawing", "controls", "intervals", "results", "store", "attacks", "jacobian",
-    "models", "data", "separability", "similarity", "harmonics", "frequency_maps", "masks", "heatmaps", "corruptions",
+    "models", "data", "frequency_maps", "separability", "similarity", "harmonics", "masks", "heatmaps", "corruptions",
     "training", "lab", "recipe", "experiments", "chapters",
 )  # fmt: skip
 
