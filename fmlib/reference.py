@@ -67,6 +67,6 @@ def _prose(node: ast.Module | Public) -> str:
             paragraphs.append(f"```text\n{textwrap.dedent(paragraph)}\n```")
         else:
             pieces = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", paragraph)
-            pieces[::2] = [re.sub(r"[*<$\\]|(?<=\w)\.(?=[a-z])", r"\\\g<0>", piece) for piece in pieces[::2]]
+            pieces[::2] = [re.sub(r"[*<$\\\[]|(?<=\w)\.(?=[a-z])", r"\\\g<0>", piece) for piece in pieces[::2]]
             paragraphs.append("".join(pieces))
     return "\n\n".join(paragraphs)
