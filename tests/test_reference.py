@@ -16,7 +16,7 @@ def test_the_committed_page_is_up_to_date():
 
 @pytest.mark.parametrize("module", reference.MODULES)
 def test_every_public_name_has_an_entry_and_a_docstring(module):
-    section = reference.page().split(f"\n## fmlib.{module}\n")[1].split("\n## ")[0]
+    section = reference.page().split(f"\n## fmlib.{module}\n")[1].split("\n## ")[0].replace("\\", "")
     loaded = importlib.import_module(f"fmlib.{module}")
     for name, value in vars(loaded).items():
         if inspect.getmodule(value) is loaded and not name.startswith("_"):
