@@ -154,6 +154,11 @@ class JacobianTrainSpec(TrainSpec):
         require(self.images >= 1, "the Jacobian needs at least one image of each batch")
 
 
+#: How the name of a network with a statistic in its loss ends -> the statistic, and the sign of its weight. JaFR's
+#: "+" favours low frequencies and "-" high ones; Fourier sensitivity's endings say which band stays favoured.
+BIASES = {"+": ("jafr", 1), "-": ("jafr", -1), "_low": ("sensitivity-low", 1), "_high": ("sensitivity-high", 1)}
+
+
 @dataclass(frozen=True)
 class MaskSpec:
     """How a mask is learned: penalty, optimiser and stop rule (see masks.learn_masks)."""
@@ -236,9 +241,20 @@ class Profile:
     repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
     planted_repetitions: int = 5  # and the planted-frequency test this many times
     heat_images: int = 200  # validation images under every frequency of a heat map
+    jafr: float = 0.05  # weight of JaFR's statistic in the loss of biased networks, of either sign
+    sensitivity: float = 0.5  # weight of the Fourier-sensitivity share in theirs
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)  # how hard biased networks are tried
+    tried: int = 200  # validation images under these attacks, and under each corruption
+    frequency_map: FrequencyMapSpec = field(default_factory=FrequencyMapSpec)
+    mapped: int = 200  # validation images considered for frequency maps
 
     def training(self, regime: str) -> TrainSpec:
-        """The training spec of one regime."""
+        """The training spec of one regime, such as "N", or with one of `BIASES` at its end, such as "N+"."""
+        for ending, (statistic, sign) in BIASES.items():
+            if regime.endswith(ending):
+                weight = sign * (self.jafr if statistic == "jafr" else self.sensitivity)
+                own = vars(self.train) | {"regime": regime.removesuffix(ending)}
+                return JacobianTrainSpec(**own, statistic=statistic, weight=weight)
         return replace(self.train, regime=regime)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmlib.config import PROFILES, PlantedSpec, Profile
+from fmlib.config import PROFILES, JacobianTrainSpec, PlantedSpec, Profile
 from fmlib.data import Dataset, Split, folders, load, source_fingerprint
 from fmlib.masks import learn_masks
 from fmlib.models import build
@@ -92,7 +92,7 @@ class Lab:
         return lambda pixels: apply_mask(pixels, half, self.profile.network.mean)
 
     def network(self, regime: str, repetition: int = 0) -> Job:
-        """A trained network."""
+        """A trained network, of a regime as profile.training knows."""
         spec, seed = self.profile.training(regime), self.seed + repetition
 
         def compute(inputs: list[Artifact], saved: Any) -> Artifact:
@@ -105,7 +105,7 @@ class Lab:
             return Artifact(arrays, weights=model.state_dict())
 
         described = {"network": asdict(self.profile.network), "training": asdict(spec), "seed": seed}
-        cost = 1 + spec.attack.steps if regime == "A" else 1
+        cost = {"A": 1 + spec.attack.steps, "F": 2}.get(spec.regime, 1) + isinstance(spec, JacobianTrainSpec)
         name = f"network {regime} ({self.title}, seed {seed})"
         return Job(
             "network", name, described, compute, (self.dataset,), passes=cost * spec.epochs * self.counts["train"]
