@@ -280,7 +280,7 @@ PROFILES = {
             images=200,
             chunk=100,
             planted_repetitions=2,
-            heat_images=100,
+            heat_images=50,
         ),
         Profile(
             name="laptop",

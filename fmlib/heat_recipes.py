@@ -1,4 +1,4 @@
-"""The recipe of Fourier heat maps: errors of N and A when one frequency is added to their images."""
+"""The recipe of Fourier heat maps: errors of networks when one frequency is added to their images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fmlib.data import Split
+from fmlib.heat_claims import NETWORKS
 from fmlib.heatmaps import errors
 from fmlib.image_lab import candidates
 from fmlib.lab import Lab
@@ -39,13 +40,14 @@ def heat(lab: Lab, regime: str) -> Job:
 
 
 def _jobs(lab: Lab) -> list[Job]:
-    return [heat(lab, regime) for regime in "NA"]
+    return [job for regime in NETWORKS for job in (heat(lab, regime), lab.mask(regime))]
 
 
 def _files(lab: Lab, store: Store) -> dict[str, bytes]:
     arrays: dict[str, np.ndarray] = {}
-    for regime in "NA":
+    for regime in NETWORKS:
         arrays |= {f"{name}.{regime}": array for name, array in store.get(heat(lab, regime)).arrays.items()}
+        arrays[f"mask.{regime}"] = store.get(lab.mask(regime)).arrays["half"]
     return {"heat_maps.npz": arrays_to_bytes(arrays)}
 
 

@@ -14,7 +14,8 @@ class Made:
     """Results that hold heat maps and masks made here."""
 
     def __init__(self, **errors: np.ndarray) -> None:
-        self.found = {"heat_maps": {}, "dataset_masks": {name: LOW[None].astype(np.float32) for name in errors}}
+        mask = LOW[:, : SIZE // 2 + 1].astype(np.float32)
+        self.found = {"heat_maps": {f"mask.{name}": mask for name in errors}}
         for regime, array in errors.items():
             self.found["heat_maps"] |= {
                 f"errors.{regime}": np.packbits(array),
@@ -32,8 +33,8 @@ def half(plane, count=6):
 
 @pytest.fixture
 def opposite():
-    """N errs at high frequencies only, A at low ones only."""
-    return Made(N=half(~LOW), A=half(LOW))
+    """N and N- err at high frequencies only, A and N+ at low ones only."""
+    return Made(**{"N": half(~LOW), "A": half(LOW), "N+": half(LOW), "N-": half(~LOW)})
 
 
 def test_errors_are_read_as_they_were_written(opposite):
@@ -51,9 +52,17 @@ def test_thirds_weigh_each_frequency_of_the_plane_once():
 
 
 def test_claims_tell_the_direction(opposite):
-    judged = {claim.id: claim.measure(opposite) for claim in heat_claims.CLAIMS}
-    assert judged["H.A.high"][:3] == judged["H.A.low"][:3] == (100, 100, 100)
-    assert judged["H.A.agreement"].value == pytest.approx(1)
-    assert judged["H.N.agreement"].value == pytest.approx(-1)
-    swapped = Made(A=half(~LOW), N=half(LOW))
-    assert [claim.measure(swapped).value for claim in heat_claims.CLAIMS[:2]] == [-100, -100]
+    judged = {claim.id: claim.measure(opposite)[:3] for claim in heat_claims.CLAIMS}
+    assert judged.pop("H.A.agreement")[0] == judged.pop("H.N+.agreement")[0] == pytest.approx(1)
+    assert judged.pop("H.N.agreement")[0] == judged.pop("H.N-.agreement")[0] == pytest.approx(-1)
+    assert judged.pop("H.N-.low") == judged.pop("H.N-.high") == (0, 0, 0)
+    assert set(judged) == {"H.A.high", "H.A.low", "H.N+.high", "H.N+.low"}
+    assert set(judged.values()) == {(100, 100, 100)}
+
+
+def test_a_network_is_compared_with_n():
+    made = Made(**{"N": half(LOW), "A": half(~LOW), "N+": half(~LOW), "N-": half(~LOW)})
+    judged = {claim.id: claim.measure(made).value for claim in heat_claims.CLAIMS if "agreement" not in claim.id}
+    assert judged == {
+        "H.A.high": -100, "H.A.low": -100, "H.N+.high": -100, "H.N+.low": -100, "H.N-.low": 100, "H.N-.high": 100
+    }  # fmt: skip
