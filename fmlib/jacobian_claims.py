@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from fmlib.claim import CONTROL, Claim, Measure, at_least, at_most, positive
-from fmlib.intervals import Measured, Z, average, envelope, paired
+from fmlib.intervals import Measured, Z, average, envelope, paired, spread
 from fmlib.results import Results
 
 CHAPTER = "jacobian_regularisation"
@@ -142,13 +142,12 @@ def _masking(attack: str) -> Measure:
     return measure
 
 
-def _mask(regime: str, sign: int) -> Measure:
-    """Difference of a regime's and N's low shares of the dataset mask, paired over seeds."""
+def _contrast(column: str, regime: str, sign: int) -> Measure:
+    """A column of the networks' table, a regime's minus N's (sign -1: the reverse), paired over seeds."""
 
     def measure(results: Results) -> Measured:
-        table = results.table("biased_networks").set_index(["network", "repetition"])["mask_low_share"]
-        found = sign * (table.loc[regime] - table.loc["N"]).to_numpy()
-        return Measured(float(found.mean()), float(found.min()), float(found.max()), found.size)
+        table = results.table("biased_networks").set_index(["network", "repetition"])[column]
+        return spread(sign * (table.loc[regime] - table.loc["N"]).to_numpy())
 
     return measure
 
@@ -186,6 +185,17 @@ CLAIMS: list[Claim] = [
         "Regularising the Fourier sensitivity instead, against high frequencies, raises that share as well.",
         _jacobian("N_low", "N"),
         SHARE,
+    ),
+    *(
+        positive(
+            f"J.statistic.{regime}",
+            CONTROL,
+            CHAPTER,
+            f"The statistic S of the Jacobian {word} on validation images, as training asks of it.",
+            _contrast("statistic", regime, sign),
+            "S",
+        )
+        for regime, word, sign in (("N+", "rises", 1), ("N-", "falls", -1))
     ),
     *(
         at_least(
@@ -301,7 +311,7 @@ CLAIMS: list[Claim] = [
         CONTROL,
         CHAPTER,
         "The dataset mask moves with the Jacobian: a bias to low frequencies moves its energy to low ones.",
-        _mask("N+", sign=1),
+        _contrast("mask_low_share", "N+", sign=1),
         SHARE,
     ),
     positive(
@@ -309,7 +319,7 @@ CLAIMS: list[Claim] = [
         CONTROL,
         CHAPTER,
         "The dataset mask moves with the Jacobian: a bias to high frequencies moves its energy to high ones.",
-        _mask("N-", sign=-1),
+        _contrast("mask_low_share", "N-", sign=-1),
         SHARE,
     ),
     positive(

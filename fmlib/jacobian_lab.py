@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmlib.config import AttackSpec
+from fmlib.config import AttackSpec, Profile
 from fmlib.corruptions import CORRUPTIONS, band_noise, corrupt, frequencies
 from fmlib.data import Split
 from fmlib.image_lab import attack_all, candidates, predictions
@@ -125,9 +125,9 @@ def corruption_spectra(lab: Lab) -> Job:
     return Job("corruption_spectra", f"spectra of corruptions ({lab.title})", described, compute, (lab.dataset,))
 
 
-def trials(lab: Lab) -> dict[str, tuple[str, AttackSpec]]:
+def trials(profile: Profile) -> dict[str, tuple[str, AttackSpec]]:
     """What a network is tried by: name -> family and spec of the attack; "PGD half" has half the radius."""
-    spec = lab.profile.evaluation
+    spec = profile.evaluation
     half = replace(spec, epsilon=spec.epsilon / 2, step=spec.step / 2)
     return {
         "PGD half": ("PGD", half),
@@ -143,7 +143,7 @@ def robust(lab: Lab, regime: str) -> Job:
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
         images, model = first_images(lab, inputs[0], lab.profile.tried), lab.open_network(inputs[1])
         found = {"clean": predictions(model, images.pixels()) == images.labels}
-        for name, (family, spec) in trials(lab).items():
+        for name, (family, spec) in trials(lab.profile).items():
             attacked = attack_all(model, images, spec, seed=lab.seed, purpose=f"robust {name}", family=family)
             found[name] = found["clean"] & (predictions(model, attacked) == images.labels)
         return Artifact({name: right.cpu().numpy() for name, right in found.items()})

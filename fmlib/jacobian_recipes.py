@@ -24,83 +24,99 @@ from fmlib.recipe import Recipe, csv
 from fmlib.spectra import full_plane, low_share, mean_radius
 from fmlib.store import Job, Store, arrays_to_bytes
 
+#: What is packed of a job of corruptions -> the shape of each image's part.
 SHAPES = {"corruptions": (len(CORRUPTIONS), len(SEVERITIES)), "bands": (BANDS, len(DEVIATIONS))}
 
 
+def _each(lab: Lab) -> list[tuple[str, int]]:
+    return [(regime, number) for regime, count in networks(lab).items() for number in range(count)]
+
+
 def _jobs(lab: Lab) -> list[Job]:
-    found = [
-        job
-        for regime, count in networks(lab).items()
-        for number in range(count)
-        for job in (jacobian(lab, regime, number), corrupted(lab, regime, number), lab.evaluation(regime, number))
+    return [
+        *(job(lab, *one) for one in _each(lab) for job in (jacobian, corrupted)),
+        *(lab.evaluation(*one) for one in _each(lab)),
+        *(robust(lab, regime) for regime in networks(lab)),
+        corruption_spectra(lab),
     ]
-    return [*found, *(robust(lab, regime) for regime in networks(lab)), corruption_spectra(lab)]
 
 
 def _files(lab: Lab, store: Store) -> dict[str, bytes]:
-    rows: list[dict[str, Any]] = []
-    jacobians: dict[str, np.ndarray] = {}
-    hits: dict[str, np.ndarray] = {}
-    changed: dict[str, np.ndarray] = {}
-    for regime, count in networks(lab).items():
-        numbers = range(count)
-        spectra = [store.get(jacobian(lab, regime, number)) for number in numbers]
-        judged = [store.get(lab.evaluation(regime, number)).arrays for number in numbers]
-        amplitudes = np.stack([one.arrays["amplitude"] for one in spectra])
-        jacobians[f"amplitude.{regime}"] = _half_precision(amplitudes / amplitudes.mean((1, 2), keepdims=True))
-        jacobians[f"shares.{regime}"] = np.stack([one.arrays["shares"] for one in spectra])
-        jacobians[f"low.{regime}"] = _half_precision(np.stack([one.arrays["low"] for one in spectra]))
-        for what in judged[0]:
-            hits |= packed(f"{what}.{regime}", np.stack([one[what] for one in judged]))
-        found = [store.get(corrupted(lab, regime, number)).arrays for number in numbers]
-        changed[f"clean.{regime}"] = np.stack([one["clean"] for one in found])
-        for kind, shape in SHAPES.items():
-            whole = (changed[f"clean.{regime}"].shape[1], *shape)
-            parts = [np.unpackbits(one[kind], count=np.prod(whole)).reshape(whole) for one in found]
-            changed |= packed(f"{kind}.{regime}", np.stack(parts))
-        for number in numbers:
-            mask = full_plane(
-                torch.from_numpy(store.get(lab.mask(regime, number)).arrays["half"]), lab.profile.data.size
-            )
-            rows.append(
-                {"network": regime, "repetition": number}
-                | {name: 100 * right.mean() for name, right in judged[number].items()}
-                | {
-                    "jacobian_low_share": float(np.nanmean(spectra[number].arrays["low"])),
-                    "statistic": spectra[number].facts["statistic"],
-                    "mask_low_share": float(low_share(mask)),
-                    "mask_mean_radius": float(mean_radius(mask)),
-                }
-            )
-    tried = {
-        f"{trial}.{regime}": right
-        for regime in networks(lab)
-        for trial, right in store.get(robust(lab, regime)).arrays.items()
-    }
     return {
-        "biased_networks.csv": csv(rows),
-        "jacobians.npz": arrays_to_bytes(jacobians),
-        "biased_evaluation.npz": arrays_to_bytes(hits),
+        "biased_networks.csv": csv([_described(lab, store, *one) for one in _each(lab)]),
+        "jacobians.npz": arrays_to_bytes(_jacobians(lab, store)),
+        "biased_evaluation.npz": arrays_to_bytes(_evaluations(lab, store)),
         "corruptions.csv": csv(_spectra(lab, store)),
-        "corruptions.npz": arrays_to_bytes(changed),
-        "robustness.npz": arrays_to_bytes(tried),
+        "corruptions.npz": arrays_to_bytes(_corruptions(lab, store)),
+        "robustness.npz": arrays_to_bytes(_robustness(lab, store)),
     }
+
+
+def _described(lab: Lab, store: Store, regime: str, number: int) -> dict[str, Any]:
+    """A network's accuracies in percent, and where its Jacobian and its dataset mask lie."""
+    hits, found = store.get(lab.evaluation(regime, number)).arrays, store.get(jacobian(lab, regime, number))
+    half = torch.from_numpy(store.get(lab.mask(regime, number)).arrays["half"])
+    mask = full_plane(half, lab.profile.data.size)
+    row: dict[str, Any] = {"network": regime, "repetition": number}
+    row |= {name: 100 * float(right.mean()) for name, right in hits.items()}
+    row |= {"jacobian_low_share": float(np.nanmean(found.arrays["low"])), "statistic": found.facts["statistic"]}
+    return row | {"mask_low_share": float(low_share(mask)), "mask_mean_radius": float(mean_radius(mask))}
+
+
+def _jacobians(lab: Lab, store: Store) -> dict[str, np.ndarray]:
+    """Of each regime: amplitudes over their mean (repetitions, H, W // 2 + 1), shares (repetitions, rings), low shares
+    (repetitions, N).
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for regime, count in networks(lab).items():
+        parts = [store.get(jacobian(lab, regime, number)).arrays for number in range(count)]
+        amplitude, shares, low = (np.stack([one[name] for one in parts]) for name in ("amplitude", "shares", "low"))
+        amplitude = amplitude / amplitude.mean((1, 2), keepdims=True)
+        arrays |= {f"amplitude.{regime}": amplitude.astype(np.float16), f"shares.{regime}": shares}
+        arrays[f"low.{regime}"] = low.astype(np.float16)
+    return arrays
+
+
+def _evaluations(lab: Lab, store: Store) -> dict[str, np.ndarray]:
+    """Of each regime, packed: right as they stand, behind the mask, under the attack: (repetitions, N) each."""
+    arrays: dict[str, np.ndarray] = {}
+    for regime, count in networks(lab).items():
+        parts = [store.get(lab.evaluation(regime, number)).arrays for number in range(count)]
+        for what in parts[0]:
+            arrays |= packed(f"{what}.{regime}", np.stack([one[what] for one in parts]))
+    return arrays
 
 
 def _spectra(lab: Lab, store: Store) -> list[dict[str, Any]]:
     """A row for each corruption and severity: where in the spectrum it acts."""
     arrays = store.get(corruption_spectra(lab)).arrays
     return [
-        {"corruption": name, "severity": severity}
-        | {column: array[place, severity - 1] for column, array in arrays.items()}
-        for place, name in enumerate(CORRUPTIONS)
-        for severity in SEVERITIES
+        {"corruption": name, "severity": severity} | {column: array[place] for column, array in arrays.items()}
+        for row, name in enumerate(CORRUPTIONS)
+        for severity, place in ((severity, (row, severity - 1)) for severity in SEVERITIES)
     ]
 
 
-def _half_precision(values: np.ndarray) -> np.ndarray:
-    """Numbers of which four digits are enough."""
-    return values.astype(np.float16)
+def _corruptions(lab: Lab, store: Store) -> dict[str, np.ndarray]:
+    """Of each regime: right on clean images, (repetitions, N); packed, on others, with kinds and strengths as well."""
+    arrays: dict[str, np.ndarray] = {}
+    for regime, count in networks(lab).items():
+        parts = [store.get(corrupted(lab, regime, number)).arrays for number in range(count)]
+        clean = arrays[f"clean.{regime}"] = np.stack([one["clean"] for one in parts])
+        for kind, shape in SHAPES.items():
+            whole = (clean.shape[1], *shape)
+            bits = [np.unpackbits(one[kind], count=int(np.prod(whole))).reshape(whole) for one in parts]
+            arrays |= packed(f"{kind}.{regime}", np.stack(bits))
+    return arrays
+
+
+def _robustness(lab: Lab, store: Store) -> dict[str, np.ndarray]:
+    """`<attack>.<regime>`: right on each of the first images, and still so when attacked, (N,)."""
+    return {
+        f"{name}.{regime}": right
+        for regime in networks(lab)
+        for name, right in store.get(robust(lab, regime)).arrays.items()
+    }
 
 
 RECIPES = (

@@ -1,0 +1,142 @@
+"""What the chapter on Jacobian frequency regularisation tabulates, draws and quotes, from published results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from fmlib.config import profile
+from fmlib.intervals import Measured, average, envelope, paired, wilson
+from fmlib.jacobian_claims import REPEATED, bits, gains, radii
+from fmlib.jacobian_lab import BANDS, DEVIATIONS, trials
+from fmlib.results import Results
+
+NAMES = {
+    "N": "N: plain",
+    "N+": "N+: JaFR, low",
+    "N-": "N\N{MINUS SIGN}: JaFR, high",
+    "N_low": "N_low: sensitivity, low",
+    "N_high": "N_high: sensitivity, high",
+    "F": "F: by FGSM",
+    "F+": "F+: by FGSM, JaFR, low",
+    "F-": "F\N{MINUS SIGN}: by FGSM, JaFR, high",
+    "A": "A: by PGD",
+    "A+": "A+: by PGD, JaFR, low",
+}
+
+
+def arrays_of(results: Results, file: str, kind: str) -> dict[str, np.ndarray]:
+    """Regime -> the array `<kind>.<regime>` of a file."""
+    arrays = results.arrays(file)
+    return {name.removeprefix(f"{kind}."): one for name, one in arrays.items() if name.startswith(f"{kind}.")}
+
+
+def gain_rows(results: Results, kind: str) -> pd.DataFrame:
+    """Gains over N of N+ and N-: columns name, label, radius, value, low, high; in points, intervals over all seeds.
+
+    kind: "corruptions", or "bands", whose radius is the middle of the band as a fraction of the corner radius.
+    """
+    if kind == "bands":
+        place = (np.arange(BANDS) + 0.5) / BANDS
+        labels = [f"{radius:.2f}" for radius in place]
+    else:
+        place = radii(results)
+        labels = results.table("corruptions")["corruption"].drop_duplicates().tolist()
+        labels = [f"{label} ({radius:.2f})" for label, radius in zip(labels, place, strict=True)]
+    rows = []
+    for name in REPEATED[1:]:
+        found = np.moveaxis(gains(results, kind, name), -1, 0)  # (kinds, repetitions, N)
+        for label, radius, one in zip(labels, place, found, strict=True):
+            value, low, high, _ = envelope([average(own) for own in one])
+            rows.append({"name": name, "label": label, "radius": radius, "value": value, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def points(results: Results) -> list[tuple[str, float, float]]:
+    """Name of each network, and the low shares of its Jacobian and of its dataset mask."""
+    table = results.table("biased_networks")
+    return list(zip(table["network"], table["jacobian_low_share"], table["mask_low_share"], strict=True))
+
+
+def networks_table(results: Results) -> HTML:
+    """Each kind of network: accuracies in percent, S and low share of the Jacobian, low share of the dataset mask.
+
+    Intervals are Wilson's, or normal ones over images, and with several networks span those of all; those of S and of
+    the mask are the least and the largest of the networks.
+    """
+    table, lows = results.table("biased_networks"), arrays_of(results, "jacobians", "low")
+    arrays, rows = results.arrays("biased_evaluation"), {}
+    for name, group in table.groupby("network", sort=False):
+        hits = {kind: bits(arrays, f"{kind}.{name}") for kind in ("standard", "masked", "attacked")}
+        row = {kind: _cell(envelope([wilson(one) for one in found]), 1) for kind, found in hits.items()}
+        row["S"] = _cell(_range(group["statistic"]), 2)
+        row["Jacobian's low share"] = _cell(envelope([average(one.astype(float)) for one in lows[str(name)]]), 3)
+        row["mask's low share"] = _cell(_range(group["mask_low_share"]), 3)
+        rows[NAMES[str(name)]] = {"networks": len(group)} | row
+    return _html(pd.DataFrame(rows).T)
+
+
+def attacks_table(results: Results) -> HTML:
+    """Each network: percent of the first images that it gets right, as they are and under each attack."""
+    arrays = results.arrays("robustness")
+    kinds = ["clean", *trials(profile(results.profile))]
+    names = dict.fromkeys(name.split(".")[1] for name in arrays)
+    cells = {NAMES[name]: {kind: _cell(wilson(arrays[f"{kind}.{name}"]), 1) for kind in kinds} for name in names}
+    return _html(pd.DataFrame(cells).T)
+
+
+def differences(results: Results) -> HTML:
+    """Each biased network against the one of the same training without a bias, under each attack, in points."""
+    arrays = results.arrays("robustness")
+    kinds = ["clean", *trials(profile(results.profile))]
+    names = dict.fromkeys(name.split(".")[1] for name in arrays)
+    cells = {
+        f"{NAMES[name].split(':')[0]} against {name[0]}": {
+            kind: _cell(paired(arrays[f"{kind}.{name}"], arrays[f"{kind}.{name[0]}"]), 1) for kind in kinds
+        }
+        for name in names
+        if len(name) > 1 and name[0] in names
+    }
+    return _html(pd.DataFrame(cells).T)
+
+
+def numbers(results: Results) -> dict[str, str]:
+    """What the chapter's prose quotes beside claims, ready to read."""
+    found, table = profile(results.profile), results.table("biased_networks")
+    clean = results.arrays("corruptions")["clean.N"]
+    quoted = {
+        "lambda": f"{found.jafr:g}",
+        "sensitivity": f"{found.sensitivity:g}",
+        "seeds": f"{len(clean)}",
+        "corrupted": f"{clean.shape[1]:,}",
+        "tried": f"{len(results.arrays('robustness')['clean.N']):,}",
+        "steps": f"{found.evaluation.steps}",
+        "restarts": f"{found.evaluation.restarts}",
+        "queries": f"{found.evaluation.queries:,}",
+        "epsilon": f"{found.evaluation.epsilon:.4f}",
+        "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
+        "median": f"{np.median(radii(results)):.2f}",
+    }
+    for name, group in table.groupby("network", sort=False):
+        quoted |= {f"S.{name}": f"{group['statistic'].mean():.2f}"}
+        quoted |= {
+            f"{column}.{name}": f"{group[column].mean():.3f}" for column in ("jacobian_low_share", "mask_low_share")
+        }
+        quoted |= {f"standard.{name}": f"{group['standard'].mean():.1f}"}
+    return {name: text.replace("-", "\N{MINUS SIGN}") for name, text in quoted.items()}
+
+
+def _range(values: pd.Series) -> Measured:
+    return Measured(float(values.mean()), float(values.min()), float(values.max()), len(values))
+
+
+def _cell(measured: Measured, digits: int) -> str:
+    """A value with its interval below, or without one if that has no width."""
+    value, low, high = (f"{one:.{digits}f}".replace("-", "\N{MINUS SIGN}") for one in measured[:3])
+    return value if low == high else f"{value}<br>({low} to {high})"
+
+
+def _html(table: pd.DataFrame) -> HTML:
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(table.to_html(escape=False, border=0, classes="claims"))
