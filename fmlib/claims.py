@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fmlib import adversarial_claims, dataset_claims, heat_claims, image_claims, separability_claims
+from fmlib import (
+    adversarial_claims,
+    dataset_claims,
+    heat_claims,
+    image_claims,
+    jacobian_claims,
+    separability_claims,
+)
 from fmlib.claim import Claim
 from fmlib.results import Results
 
@@ -38,6 +45,14 @@ ANCHORS = {
     "T3": "figure-splits",
     "F8": "figure-maps",
     "H": "figure-heat",
+    "J.jacobian": "figure-jacobians",
+    "J.accuracy": "table-networks",
+    "J.corruption": "figure-gains",
+    "J.order": "figure-gains",
+    "J.bands": "figure-gains",
+    "J.attack": "table-attacks",
+    "J.masking": "table-attacks",
+    "J.bridge": "figure-bridge",
 }
 
 
@@ -46,7 +61,7 @@ def _placed(claim: Claim) -> Claim:
     return replace(claim, anchor=ANCHORS[max(fitting, key=len)])
 
 
-CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims, heat_claims)
+CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims, heat_claims, jacobian_claims)
 CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 

@@ -244,7 +244,10 @@ class Profile:
     jafr: float = 0.05  # weight of JaFR's statistic in the loss of biased networks, of either sign
     sensitivity: float = 0.5  # weight of the Fourier-sensitivity share in theirs
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)  # how hard biased networks are tried
-    tried: int = 200  # validation images under these attacks, and under each corruption
+    tried: int = 200  # validation images under these attacks
+    corrupted: int = 400  # validation images under each corruption
+    biased: tuple[str, ...] = ("N_low", "N_high", "F", "F+", "F-", "A", "A+")  # compared once, beside N, N+ and N-
+    bias_repetitions: int = 2  # which are compared this many times, as `repetitions` says
     frequency_map: FrequencyMapSpec = field(default_factory=FrequencyMapSpec)
     mapped: int = 200  # validation images considered for frequency maps
 
@@ -281,6 +284,11 @@ PROFILES = {
             chunk=100,
             planted_repetitions=2,
             heat_images=50,
+            evaluation=EvaluationSpec(epsilon=0.04, step=0.02, steps=4, restarts=2, queries=30),
+            tried=40,
+            corrupted=40,
+            biased=("N_low", "F", "F+"),
+            bias_repetitions=1,
         ),
         Profile(
             name="laptop",
@@ -294,6 +302,8 @@ PROFILES = {
             images=1000,
             chunk=50,
             repetitions=3,
+            evaluation=EvaluationSpec(steps=20, restarts=5, queries=500),
+            bias_repetitions=3,
         ),
         Profile(
             name="paper",
