@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fmlib import adversarial_claims, dataset_claims, heat_claims, image_claims, separability_claims
+from fmlib import adversarial_claims, dataset_claims, heat_claims, image_claims, map_claims, separability_claims
 from fmlib.claim import Claim
 from fmlib.results import Results
 
@@ -38,6 +38,10 @@ ANCHORS = {
     "T3": "figure-splits",
     "F8": "figure-maps",
     "H": "figure-heat",
+    "B": "figure-frequency-maps",
+    "B.high": "figure-attacked-frequencies",
+    "B.similar": "figure-similarity",
+    "B.class": "figure-class-maps",
 }
 
 
@@ -46,7 +50,7 @@ def _placed(claim: Claim) -> Claim:
     return replace(claim, anchor=ANCHORS[max(fitting, key=len)])
 
 
-CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims, heat_claims)
+CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims, heat_claims, map_claims)
 CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 
