@@ -54,9 +54,10 @@ def _projected(model: nn.Module, spec: AttackSpec) -> torchattacks.attack.Attack
     return attack if spec.restarts == 1 else torchattacks.MultiAttack([attack] * spec.restarts)
 
 
-#: Family -> the attack of a model. DeepFool and CW seek a misclassification at least l2 distance, and know no radius;
-#: the others move within the spec's l-infinity ball. CW cannot move a pixel that is wholly black or white. Square sees
-#: logits only, no gradients: where it fools more images than PGD with restarts, the gradients are masked.
+#: Family -> the attack of a model. DeepFool and CW seek a misclassification at least l2 distance, FAB at least
+#: l-infinity distance up to 0.3, and know no radius; the others move within the spec's l-infinity ball. CW cannot move
+#: a pixel that is wholly black or white. FAB starts at the image and draws nothing. Square sees logits only, no
+#: gradients: where it fools more images than PGD with restarts, the gradients are masked.
 FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack]] = {
     "PGD": _projected,
     "FGSM": lambda model, spec: torchattacks.FGSM(model, spec.epsilon),
@@ -66,6 +67,7 @@ FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack
     "Square": lambda model, spec: torchattacks.Square(
         model, eps=spec.epsilon, n_queries=spec.queries, seed=torch.initial_seed()
     ),
+    "FAB": lambda model, spec: torchattacks.FAB(model, eps=0.3, steps=20),
 }
 
 

@@ -11,6 +11,7 @@ from fmlib import (
     heat_claims,
     image_claims,
     jacobian_claims,
+    map_claims,
     separability_claims,
 )
 from fmlib.claim import Claim
@@ -53,6 +54,10 @@ ANCHORS = {
     "J.attack": "table-attacks",
     "J.masking": "table-attacks",
     "J.bridge": "figure-bridge",
+    "B": "figure-frequency-maps",
+    "B.high": "figure-attacked-frequencies",
+    "B.similar": "figure-similarity",
+    "B.class": "figure-class-maps",
 }
 
 
@@ -61,7 +66,15 @@ def _placed(claim: Claim) -> Claim:
     return replace(claim, anchor=ANCHORS[max(fitting, key=len)])
 
 
-CHAPTERS = (dataset_claims, image_claims, adversarial_claims, separability_claims, heat_claims, jacobian_claims)
+CHAPTERS = (
+    dataset_claims,
+    image_claims,
+    adversarial_claims,
+    separability_claims,
+    heat_claims,
+    map_claims,
+    jacobian_claims,
+)
 CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 

@@ -11,22 +11,15 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_weights
 
-from fmlib import __version__, claims, heat_recipes, image_recipes, jacobian_recipes, network_recipes
+from fmlib import __version__, claims, heat_recipes, image_recipes, jacobian_recipes, map_recipes, network_recipes
 from fmlib.config import fingerprint, require
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe
 from fmlib.results import Results
 from fmlib.store import Artifact, Store, write_bytes
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        *network_recipes.RECIPES,
-        *image_recipes.RECIPES,
-        *heat_recipes.RECIPES,
-        *jacobian_recipes.RECIPES,
-    )
-}
+PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes)
+RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
 
 
 def recipes(names: list[str]) -> list[Recipe]:

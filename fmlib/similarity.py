@@ -161,17 +161,16 @@ class DimensionCorrelation:
 
 
 def dimension_correlation(
-    first: np.ndarray, second: np.ndarray, *, seed: int, shuffles: int = 100
+    first: np.ndarray, second: np.ndarray, *, seed: int, shuffles: int = 100, groups: np.ndarray | None = None
 ) -> DimensionCorrelation:
     """The correlation of intrinsic dimension of two prepared sets, and its p-value (see the module's docstring).
 
-    The shuffled pairings follow from `seed`; without any, p is 1.
+    The shuffled pairings are those of `pairings`; without any, p is 1.
     """
     _check_pairs(first, second, LEAST)
     ours, theirs = _squares(first), _squares(second)
     one, other, joined = _dimension(ours), _dimension(theirs), _dimension(ours + theirs)
-    draws = np.random.default_rng(seed)
-    orders = (draws.permutation(len(first)) for _ in range(shuffles))
+    orders = pairings(len(first), seed=seed, shuffles=shuffles, groups=groups)
     shuffled = np.array([_dimension(ours[np.ix_(order, order)] + theirs) for order in orders])
     return DimensionCorrelation(
         value=(one + other - joined) / max(one, other),
@@ -181,6 +180,25 @@ def dimension_correlation(
         joined=joined,
         shuffled=(one + other - shuffled) / max(one, other),
     )
+
+
+def pairings(count: int, *, seed: int, shuffles: int, groups: np.ndarray | None = None) -> list[np.ndarray]:
+    """Random orders of `count` rows, `shuffles` of them, that follow from `seed`: (count,) int each.
+
+    groups: (count,) labels; rows then change places within their group only, such as the images of one class.
+    """
+    draws = np.random.default_rng(seed)
+    if groups is None:
+        return [draws.permutation(count) for _ in range(shuffles)]
+    require(len(groups) == count, f"{len(groups)} labels cannot group {count} rows")
+    orders = []
+    for _ in range(shuffles):
+        order = np.empty(count, dtype=np.int64)
+        for label in np.unique(groups):
+            members = np.flatnonzero(groups == label)
+            order[members] = draws.permutation(members)
+        orders.append(order)
+    return orders
 
 
 def _check_pairs(first: np.ndarray, second: np.ndarray, least: int) -> None:

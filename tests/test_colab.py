@@ -233,14 +233,13 @@ def test_only_what_is_missing_is_installed(machine, before):
 
 @pytest.mark.slow
 def test_a_chapter_computes_in_time(first, record_property):
-    """Judged by the work that two cores can do in that time, since other tests run beside it."""
+    """Two cores' work in that time; three times as much where others run beside it, as processors then slow down."""
     used = float(first.cells[-1].outputs[0].data["text/plain"])
     record_property("seconds", seconds(first))
     record_property("processor_seconds", used)
     assert "computing network N (quick" in said(first)
-    if (load := os.getloadavg()[1]) > 2 * (os.cpu_count() or 1):
-        pytest.skip(f"the machine is too busy to judge times (load {load:.1f})")
-    assert used < 2 * PROMISED
+    shared = os.getloadavg()[1] > 0.75 * (os.cpu_count() or 1)
+    assert used < 2 * PROMISED * (3 if shared else 1)
 
 
 @pytest.mark.slow
