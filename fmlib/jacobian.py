@@ -73,7 +73,7 @@ def radial_shares(gradients: Tensor) -> Tensor:
     """Share of each image's power at radius r = 1, 2, ... cycles an image, rounded: (B, C, H, W) -> (B, rings).
 
     Power is |FFT(G)|^2 over the full plane, added over channels, without DC; a row sums to 1, or is 0 without power.
-    Source: Krishnamachari et al. (2023), the Fourier sensitivity, there of the channels' mean.
+    Source: Krishnamachari et al. (2022), the Fourier sensitivity, there of the channels' mean.
     """
     height, width = gradients.shape[-2:]
     power = torch.fft.rfft2(gradients).abs().square().sum(1) * column_weights(width, gradients.device)

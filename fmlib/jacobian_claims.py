@@ -13,7 +13,7 @@ from fmlib.results import Results
 
 CHAPTER = "jacobian_regularisation"
 CHAN = "Chan et al. (2022), abstract"
-KRISHNAMACHARI = "Krishnamachari et al. (2023)"
+KRISHNAMACHARI = "Krishnamachari et al. (2022)"
 
 #: Regimes of which several networks are compared, seed by seed.
 REPEATED = ("N", "N+", "N-")
@@ -38,16 +38,30 @@ def right(results: Results, kind: str, regime: str) -> np.ndarray:
     return 100.0 * bits(results.arrays("corruptions"), f"{kind}.{regime}")
 
 
-def gains(results: Results, kind: str, regime: str) -> np.ndarray:
-    """Points by which a regime's networks are right more often than N's of the same seeds: (repetitions, N, kinds)."""
+def gains(results: Results, kind: str, regime: str, base: str = "N") -> np.ndarray:
+    """Points by which a regime's networks are right more often than those of `base` from the same seeds.
+
+    (repetitions, N, kinds), the mean over strengths; see `right`.
+    """
     own = right(results, kind, regime)
-    return (own - right(results, kind, "N")[: len(own)]).mean(-1)
+    return (own - right(results, kind, base)[: len(own)]).mean(-1)
 
 
 def radii(results: Results) -> np.ndarray:
     """Mean radius of each corruption's energy, the mean over severities: (14,), as a fraction of the corner radius."""
     table = results.table("corruptions")
     return table.groupby("corruption", sort=False)["mean_radius"].mean().to_numpy()
+
+
+def halves(results: Results, kind: str, regime: str, base: str = "N") -> tuple[np.ndarray, np.ndarray]:
+    """Mean gains on the kinds of lower and on those of higher frequencies: (repetitions, N) each; see `gains`.
+
+    The median parts them, of the mean radius of corruptions, or of the bands' number.
+    """
+    found = gains(results, kind, regime, base)
+    place = radii(results) if kind == "corruptions" else np.arange(found.shape[-1])
+    middle = np.median(place)
+    return found[..., place < middle].mean(-1), found[..., place > middle].mean(-1)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> Measured:
@@ -90,10 +104,7 @@ def _corruptions(regime: str, high: bool, sign: int) -> Measure:
     """Mean gain over N (sign -1: loss) on the half of the corruptions of higher or of lower mean radius."""
 
     def measure(results: Results) -> Measured:
-        place = radii(results)
-        chosen = place > np.median(place) if high else place < np.median(place)
-        found = sign * gains(results, "corruptions", regime)
-        return envelope([average(one[:, chosen].mean(1)) for one in found])
+        return envelope([average(sign * one) for one in halves(results, "corruptions", regime)[high]])
 
     return measure
 
@@ -111,9 +122,8 @@ def _bands(regime: str, sign: int) -> Measure:
     """Gain over N under noise in the upper half of the bands minus that in the lower half (sign -1: the reverse)."""
 
     def measure(results: Results) -> Measured:
-        found = sign * gains(results, "bands", regime)  # (repetitions, N, bands)
-        middle = found.shape[-1] // 2
-        return envelope([average(one[:, middle:].mean(1) - one[:, :middle].mean(1)) for one in found])
+        low, high = halves(results, "bands", regime)
+        return envelope([average(sign * one) for one in high - low])
 
     return measure
 

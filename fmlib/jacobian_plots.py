@@ -18,8 +18,15 @@ from fmlib.intervals import Measured
 from fmlib.spectra import full_plane, radius
 
 #: What follows the first letter of a name -> colour; the first letter -> marker, line.
-COLOURS = {"": GRAY, "+": BLUE, "-": VERMILION, "_low": GREEN, "_high": ORANGE}
+COLOURS = {
+    "": GRAY, "+": BLUE, "-": VERMILION, "++": "#003B5C", "--": "#7A3400", "_low": GREEN, "_high": ORANGE,
+}  # fmt: skip
 LOOKS = {"N": ("o", "-"), "F": ("s", "--"), "A": ("^", ":")}
+
+
+def minus(name: str) -> str:
+    """The name of a network as it should read."""
+    return name.replace("-", "\N{MINUS SIGN}")
 
 
 def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, np.ndarray]) -> Picture:
@@ -39,13 +46,13 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
         for axes in grid.flat[len(planes) :]:
             axes.set_axis_off()
         for axes, (name, plane) in zip(grid.flat, planes.items(), strict=False):
-            picture = show(axes, centred(plane / plane.mean()), name, cmap="magma", norm=LogNorm(0.1, 10))
+            picture = show(axes, centred(plane / plane.mean()), minus(name), cmap="magma", norm=LogNorm(0.1, 10))
         above.colorbar(picture, ax=grid, label="amplitude / its mean", shrink=0.8, pad=0.01)
         left, right = below.subplots(1, 2, sharey=True)
         for name, rows in shares.items():
             axes, (_, line) = left if name[0] == "N" else right, LOOKS[name[0]]
             for number, row in enumerate(rows):
-                place, label = range(1, len(row) + 1), name if number == 0 else None
+                place, label = range(1, len(row) + 1), minus(name) if number == 0 else None
                 axes.plot(place, 100 * np.cumsum(row), line, color=COLOURS[name[1:]], lw=1.3, label=label)
         for axes in (left, right):
             axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.7, label="white noise")
@@ -66,14 +73,15 @@ def figure_gains(corruptions: pd.DataFrame, bands: pd.DataFrame, median: float) 
     below = len(corruptions[corruptions["radius"] < median]["label"].unique())
     names = list(dict.fromkeys(corruptions["name"]))
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = canvas((7.4, 4.6), 1, 2, width_ratios=(1.25, 1))
+        figure, (left, right) = canvas((7.4, 3.4 + 0.7 * len(names)), 1, 2, width_ratios=(1.25, 1))
         for number, name in enumerate(names):
-            shift, look = number - (len(names) - 1) / 2, {"color": COLOURS[name[1:]], "markersize": 4, "lw": 1.2}
+            shift = (number - (len(names) - 1) / 2) / len(names)
+            look = {"color": COLOURS[name[1:]], "markersize": 4, "lw": 1.2}
             rows, noisy = corruptions[corruptions["name"] == name], bands[bands["name"] == name]
-            height = [labels.index(label) + 0.2 * shift for label in rows["label"]]
+            height = [labels.index(label) - 0.6 * shift for label in rows["label"]]
             left.errorbar(rows["value"], height, xerr=_errors(rows), fmt="o", **look)
-            place = noisy["radius"] + 0.01 * shift
-            right.errorbar(place, noisy["value"], yerr=_errors(noisy), fmt="o-", label=name, **look)
+            place = noisy["radius"] + 0.03 * shift
+            right.errorbar(place, noisy["value"], yerr=_errors(noisy), fmt="o-", label=minus(name), **look)
         left.set_yticks(range(len(labels)), labels)
         left.axhline(below - 0.5, color=GRAY, lw=0.7, ls=":")
         left.axvline(0, color="black", lw=0.7)
@@ -96,7 +104,7 @@ def figure_bridge(points: Sequence[tuple[str, float, float]], correlation: Measu
         figure, axes = canvas((5.6, 3.8))
         named: set[str] = set()
         for name, jacobian, mask in points:
-            label = None if name in named else name
+            label = None if name in named else minus(name)
             axes.plot(jacobian, mask, LOOKS[name[0]][0], color=COLOURS[name[1:]], markersize=7, label=label)
             named.add(name)
         axes.set(xlabel="Jacobian's energy at low frequencies", ylabel="mask's energy at low frequencies")

@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from fmlib.config import profile
 from fmlib.intervals import Measured, average, envelope, paired, wilson
-from fmlib.jacobian_claims import REPEATED, bits, gains, radii
+from fmlib.jacobian_claims import bits, gains, halves, radii
 from fmlib.jacobian_lab import BANDS, DEVIATIONS, trials
 from fmlib.results import Results
 
@@ -16,6 +16,8 @@ NAMES = {
     "N": "N: plain",
     "N+": "N+: JaFR, low",
     "N-": "N\N{MINUS SIGN}: JaFR, high",
+    "N++": "N++: tenfold",
+    "N--": "N\N{MINUS SIGN}\N{MINUS SIGN}: tenfold",
     "N_low": "N_low: sensitivity, low",
     "N_high": "N_high: sensitivity, high",
     "F": "F: by FGSM",
@@ -26,6 +28,10 @@ NAMES = {
 }
 
 
+#: Networks with JaFR and without attacks in training.
+JAFR = ("N+", "N++", "N-", "N--")
+
+
 def arrays_of(results: Results, file: str, kind: str) -> dict[str, np.ndarray]:
     """Regime -> the array `<kind>.<regime>` of a file."""
     arrays = results.arrays(file)
@@ -33,7 +39,7 @@ def arrays_of(results: Results, file: str, kind: str) -> dict[str, np.ndarray]:
 
 
 def gain_rows(results: Results, kind: str) -> pd.DataFrame:
-    """Gains over N of N+ and N-: columns name, label, radius, value, low, high; in points, intervals over all seeds.
+    """Gains over N of networks with JaFR: columns name, label, radius, value, low, high; in points, over all seeds.
 
     kind: "corruptions", or "bands", whose radius is the middle of the band as a fraction of the corner radius.
     """
@@ -45,7 +51,7 @@ def gain_rows(results: Results, kind: str) -> pd.DataFrame:
         labels = results.table("corruptions")["corruption"].drop_duplicates().tolist()
         labels = [f"{label} ({radius:.2f})" for label, radius in zip(labels, place, strict=True)]
     rows = []
-    for name in REPEATED[1:]:
+    for name in [name for name in JAFR if f"{kind}.{name}" in results.arrays("corruptions")]:
         found = np.moveaxis(gains(results, kind, name), -1, 0)  # (kinds, repetitions, N)
         for label, radius, one in zip(labels, place, found, strict=True):
             value, low, high, _ = envelope([average(own) for own in one])
@@ -77,6 +83,24 @@ def networks_table(results: Results) -> HTML:
     return _html(pd.DataFrame(rows).T)
 
 
+def halves_table(results: Results) -> HTML:
+    """Each biased network's gain over that of the same training without a bias, in points: corruptions, and noise."""
+    arrays, cells = results.arrays("corruptions"), {}
+    for name in biased(arrays):
+        row = {}
+        for kind in ("corruptions", "bands"):
+            for where, found in zip(("low", "high"), halves(results, kind, name, name[0]), strict=True):
+                row[f"{kind}, {where}"] = _cell(envelope([average(one) for one in found]), 1)
+        cells[f"{NAMES[name]} \N{MINUS SIGN} {name[0]}"] = row
+    return _html(pd.DataFrame(cells).T)
+
+
+def biased(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Of the networks that a file has, those with a bias whose training without one it has as well."""
+    names = [name.removeprefix("clean.") for name in arrays if name.startswith("clean.")]
+    return [name for name in names if len(name) > 1 and name[0] in names]
+
+
 def attacks_table(results: Results) -> HTML:
     """Each network: percent of the first images that it gets right, as they are and under each attack."""
     arrays = results.arrays("robustness")
@@ -90,13 +114,11 @@ def differences(results: Results) -> HTML:
     """Each biased network against the one of the same training without a bias, under each attack, in points."""
     arrays = results.arrays("robustness")
     kinds = ["clean", *trials(profile(results.profile))]
-    names = dict.fromkeys(name.split(".")[1] for name in arrays)
     cells = {
-        f"{NAMES[name].split(':')[0]} against {name[0]}": {
+        f"{NAMES[name]} \N{MINUS SIGN} {name[0]}": {
             kind: _cell(paired(arrays[f"{kind}.{name}"], arrays[f"{kind}.{name[0]}"]), 1) for kind in kinds
         }
-        for name in names
-        if len(name) > 1 and name[0] in names
+        for name in biased(arrays)
     }
     return _html(pd.DataFrame(cells).T)
 
