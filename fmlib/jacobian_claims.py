@@ -162,7 +162,7 @@ def _contrast(column: str, regime: str, sign: int) -> Measure:
     return measure
 
 
-def _together(results: Results) -> Measured:
+def together(results: Results) -> Measured:
     """Rank correlation, over kinds of networks, of the low shares of Jacobian and dataset mask."""
     table = results.table("biased_networks").groupby("network", sort=False)
     columns = table[["jacobian_low_share", "mask_low_share"]].mean().to_numpy()
@@ -337,7 +337,7 @@ CLAIMS: list[Claim] = [
         CONTROL,
         CHAPTER,
         "Networks whose Jacobian lies at lower frequencies have masks that lie at lower ones, over all kinds.",
-        _together,
+        together,
         "rank correlation",
     ),
 ]

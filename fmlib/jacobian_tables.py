@@ -59,6 +59,11 @@ def gain_rows(results: Results, kind: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def median_radius(results: Results) -> float:
+    """The radius that parts low-frequency corruptions from high-frequency ones, as a fraction of the corner radius."""
+    return float(np.median(radii(results)))
+
+
 def points(results: Results) -> list[tuple[str, float, float]]:
     """Name of each network, and the low shares of its Jacobian and of its dataset mask."""
     table = results.table("biased_networks")
@@ -138,7 +143,7 @@ def numbers(results: Results) -> dict[str, str]:
         "queries": f"{found.evaluation.queries:,}",
         "epsilon": f"{found.evaluation.epsilon:.4f}",
         "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
-        "median": f"{np.median(radii(results)):.2f}",
+        "median": f"{median_radius(results):.2f}",
     }
     for name, group in table.groupby("network", sort=False):
         quoted |= {f"S.{name}": f"{group['statistic'].mean():.2f}"}
