@@ -317,7 +317,7 @@ PROFILES = {
             chunk=50,
             repetitions=3,
             evaluation=EvaluationSpec(steps=20, restarts=5, queries=500),
-            biased=("N++", "N--", "N_low", "N_high", "F", "F+", "F-", "A"),
+            biased=("N++", "N_low", "F", "F+", "F-", "A"),
             bias_repetitions=3,
             frequency_map=FrequencyMapSpec(penalty=0.01, epochs=1000),
         ),
