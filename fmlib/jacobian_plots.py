@@ -108,6 +108,7 @@ def figure_bridge(points: Sequence[tuple[str, float, float]], correlation: Measu
             axes.plot(jacobian, mask, LOOKS[name[0]][0], color=COLOURS[name[1:]], markersize=7, label=label)
             named.add(name)
         axes.set(xlabel="Jacobian's energy at low frequencies", ylabel="mask's energy at low frequencies")
-        axes.set_title(f"rank correlation {correlation.value:.2f} ({correlation.low:.2f} to {correlation.high:.2f})")
+        value, low, high = (minus(f"{one:.2f}") for one in correlation[:3])
+        axes.set_title(f"rank correlation {value} ({low} to {high})")
         figure.legend(loc="outside right upper", frameon=False)
     return figure

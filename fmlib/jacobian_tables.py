@@ -150,7 +150,6 @@ def numbers(results: Results) -> dict[str, str]:
         quoted |= {
             f"{column}.{name}": f"{group[column].mean():.3f}" for column in ("jacobian_low_share", "mask_low_share")
         }
-        quoted |= {f"standard.{name}": f"{group['standard'].mean():.1f}"}
     return {name: text.replace("-", "\N{MINUS SIGN}") for name, text in quoted.items()}
 
 

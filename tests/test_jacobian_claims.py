@@ -121,8 +121,8 @@ def test_rank_correlation_is_spearmans_with_bonett_and_wrights_interval():
     """Ranks 1 2 3 4 5 against 2 1 4 3 5 differ by one four times: rho = 1 - 6 * 4 / (5 * 24) = .8."""
     found = rank_correlation(np.array([1, 2, 3, 4, 50.0]), np.array([2, 1, 4, 3, 5.0]))
     assert (found.value, found.n) == (pytest.approx(0.8), 5)
-    error = 1.959964 * math.sqrt((1 + 0.32) / 2)
-    assert (found.low, found.high) == pytest.approx((math.tanh(math.atanh(0.8) - error), math.tanh(math.atanh(0.8) + error)))
+    error, centre = 1.959964 * math.sqrt((1 + 0.32) / 2), math.atanh(0.8)
+    assert (found.low, found.high) == pytest.approx((math.tanh(centre - error), math.tanh(centre + error)))
 
 
 def test_orders_that_agree_or_are_reversed_have_an_interval_without_width():

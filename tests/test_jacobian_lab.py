@@ -1,0 +1,261 @@
+"""The jobs on networks with a frequency bias: which networks and images, what is measured, and what is published."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_experiments import CPU, small
+
+from fmlib import jacobian_lab, jacobian_recipes
+from fmlib.config import PROFILES, EvaluationSpec
+from fmlib.corruptions import CORRUPTIONS
+from fmlib.image_lab import predictions
+from fmlib.jacobian import input_gradients
+from fmlib.jacobian_claims import bits, right
+from fmlib.jacobian_lab import (
+    BANDS,
+    DEVIATIONS,
+    corrupted,
+    corrupted_images,
+    corruption_spectra,
+    first_images,
+    jacobian,
+    low_shares,
+    networks,
+    noisy_images,
+    robust,
+    trials,
+)
+from fmlib.lab import Lab
+from fmlib.results import Results
+from fmlib.spectra import corner_radius, radius
+from fmlib.store import Store, write_bytes
+
+SIZE, TRIED, CORRUPTED = 16, 12, 20
+
+
+@pytest.fixture(scope="module")
+def lab():
+    made = replace(
+        small(),
+        evaluation=EvaluationSpec(epsilon=0.15, step=0.1, steps=3, restarts=2, queries=20),
+        tried=TRIED,
+        corrupted=CORRUPTED,
+        biased=("F",),
+        bias_repetitions=2,
+    )
+    return Lab(made, 0, CPU, progress=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"), CPU)
+
+
+@pytest.fixture(scope="module")
+def network(lab, store):
+    return lab.open_network(store.get(lab.network("N")))
+
+
+def wave(row: int, column: int) -> torch.Tensor:
+    """One image (1, 1, SIZE, SIZE) of one frequency."""
+    half = torch.zeros(SIZE, SIZE // 2 + 1, dtype=torch.complex64)
+    half[row, column] = 1
+    return torch.fft.irfft2(half, s=(SIZE, SIZE))[None, None]
+
+
+# --------------------------------------------------------------------------------------------- profiles and networks
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_networks_are_tried_at_the_radius_that_they_were_trained_at(profile):
+    trained, tried = profile.train.attack, profile.evaluation
+    assert (tried.epsilon, tried.step) == (trained.epsilon, trained.step)
+    assert tried.steps * tried.step >= tried.epsilon
+    half = trials(profile)["PGD half"][1]
+    assert (half.epsilon, half.step) == (trained.epsilon / 2, trained.step / 2)
+    assert (half.steps, half.restarts) == (tried.steps, tried.restarts)
+    assert {name: (family, spec) for name, (family, spec) in trials(profile).items() if name != "PGD half"} == {
+        name: (name, tried) for name in ("PGD", "AutoAttack", "Square")
+    }
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_every_profile_has_the_networks_that_claims_compare(profile):
+    found = networks(Lab(profile, 0, CPU))
+    assert {"N", "N+", "N-", "N_low", "F", "F+"} <= set(found)
+    assert found["N"] == found["N+"] == found["N-"] == profile.bias_repetitions
+    assert {found[name] for name in profile.biased} == {1}
+
+
+def test_first_images_are_as_many_of_each_class(lab, store):
+    dataset = store.get(lab.dataset)
+    images = first_images(lab, dataset, 15)
+    assert images.labels.bincount().tolist() == [3] * 5
+    assert torch.equal(images.images[:5], first_images(lab, dataset, 5).images)
+
+
+# ----------------------------------------------------------------------------------------------------- the Jacobian
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 2), (-2, 3), (4, 3), (8, 8), (0, 7)])
+def test_low_share_of_one_frequency_is_one_or_nought(row, column):
+    inside = float(radius(SIZE, SIZE)[row, column] < corner_radius(SIZE, SIZE) / 3)
+    assert low_shares(wave(row, column)).item() == pytest.approx(inside, abs=1e-5)
+
+
+def test_low_shares_weigh_energy_over_channels_and_both_halves_of_the_plane():
+    """Columns 0 and 8 stand for one frequency, those between for two: of equal waves each has the same energy."""
+    gradients = torch.cat((wave(0, 1), 3 * wave(0, 7)), 1)
+    assert low_shares(gradients).item() == pytest.approx(1 / 10, abs=1e-5)
+    assert low_shares(gradients[:, :1] + gradients[:, 1:]).item() == pytest.approx(1 / 10, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1.0, 1e15])
+def test_low_shares_know_no_scale(scale):
+    gradients = wave(0, 1) + 2 * wave(0, 7)
+    assert low_shares(scale * gradients).item() == pytest.approx(0.2, abs=1e-5)
+
+
+def test_an_image_without_gradient_has_no_low_share():
+    found = low_shares(torch.cat((torch.zeros(1, 1, SIZE, SIZE), wave(0, 1))))
+    assert found.isnan().tolist() == [True, False]
+
+
+def test_the_jacobian_is_that_of_every_validation_image(lab, store, network):
+    found = store.get(jacobian(lab, "N", 0))
+    images = lab.open_dataset(store.get(lab.dataset)).validation
+    gradients = input_gradients(network, images.pixels(), images.labels)
+    amplitude = torch.fft.rfft2(gradients).abs().mean((0, 1)).numpy()
+    assert found.arrays["amplitude"] == pytest.approx(amplitude, rel=1e-4)
+    assert found.arrays["low"] == pytest.approx(low_shares(gradients).numpy(), rel=1e-4)
+    assert found.arrays["low"].shape == (len(images),)
+    assert found.arrays["shares"].sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_vanished_gradients_are_left_out_of_the_radial_shares(lab, store, monkeypatch):
+    def one_felt(model, images, labels):
+        gradients = torch.zeros_like(images)
+        gradients[0] = 1e-25 * wave(0, 5)[0]
+        return gradients
+
+    monkeypatch.setattr(jacobian_lab, "input_gradients", one_felt)
+    job = jacobian(lab, "N", 0)
+    found = job.compute([store.get(item) for item in job.inputs], None)
+    assert found.arrays["shares"][4] == pytest.approx(1, abs=1e-4)
+    assert np.isfinite(found.arrays["low"]).sum() == 1
+
+
+# ------------------------------------------------------------------------------------------------------- corruptions
+
+
+def test_every_corruption_comes_at_every_severity_in_order():
+    pixels = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    found = list(corrupted_images(pixels, 0))
+    assert len(found) == 70
+    brightness = list(CORRUPTIONS).index("brightness")
+    for severity in range(5):
+        expected = (pixels + 0.1 * (severity + 1)).clamp(0, 1)
+        torch.testing.assert_close(found[5 * brightness + severity], expected)
+    assert all(map(torch.equal, found, corrupted_images(pixels, 0)))
+    assert not torch.equal(found[0], next(corrupted_images(pixels, 1)))
+
+
+def test_noise_lies_in_its_band_and_has_its_strength():
+    gray = torch.full((3, 1, 32, 32), 0.5)
+    found = list(noisy_images(gray, 0))
+    assert len(found) == BANDS * len(DEVIATIONS)
+    distance = radius(32, 32) / corner_radius(32, 32)
+    for number, noisy in enumerate(found):
+        band, deviation = number // len(DEVIATIONS), DEVIATIONS[number % len(DEVIATIONS)]
+        added = noisy - gray
+        assert added.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx(np.full(3, deviation), rel=0.02)
+        inside = (distance >= band / BANDS) & (distance <= (band + 1) / BANDS + 1e-3)
+        power = torch.fft.fft2(added).abs().square()
+        assert (power * inside).sum() / power.sum() > 0.99  # but for what is clamped
+
+
+def test_corruptions_are_judged_in_order(lab, store, network):
+    found = store.get(corrupted(lab, "N", 0)).arrays
+    images = first_images(lab, store.get(lab.dataset), CORRUPTED)
+    whole = np.unpackbits(found["corruptions"], count=CORRUPTED * 70).reshape(CORRUPTED, 14, 5)
+    dark = list(corrupted_images(images.pixels(), 0))[5 * list(CORRUPTIONS).index("contrast") + 4]
+    assert (
+        whole[:, list(CORRUPTIONS).index("contrast"), 4].tolist()
+        == (predictions(network, dark) == images.labels).int().tolist()
+    )
+    bands = np.unpackbits(found["bands"], count=CORRUPTED * 12).reshape(CORRUPTED, BANDS, 2)
+    noisy = list(noisy_images(images.pixels(), 0))[2 * 3 + 1]
+    assert bands[:, 3, 1].tolist() == (predictions(network, noisy) == images.labels).int().tolist()
+    assert found["clean"].tolist() == (predictions(network, images.pixels()) == images.labels).tolist()
+
+
+def test_brightness_acts_at_low_frequencies_and_noise_does_not(lab, store):
+    found, names = store.get(corruption_spectra(lab)).arrays, list(CORRUPTIONS)
+    assert {name: array.shape for name, array in found.items()} == dict.fromkeys(
+        ("mean_radius", "low_share", "statistic"), (14, 5)
+    )
+    bright, noise = names.index("brightness"), names.index("gaussian noise")
+    assert found["mean_radius"][bright, 0] < 0.1 < 0.4 < found["mean_radius"][noise, 0] < 0.7
+    assert found["low_share"][bright, 0] > 0.9 > 0.4 > found["low_share"][noise, 0]
+    assert found["statistic"][bright, 0] > found["statistic"][noise, 0]
+
+
+# ----------------------------------------------------------------------------------------------------------- attacks
+
+
+def test_who_errs_on_the_clean_image_withstands_nothing(lab, store):
+    found = store.get(robust(lab, "N")).arrays
+    assert set(found) == {"clean", "PGD half", "PGD", "AutoAttack", "Square"}
+    for name, withstood in found.items():
+        assert withstood.shape == (TRIED,)
+        assert not (withstood & ~found["clean"]).any(), name
+    assert found["PGD"].sum() <= found["PGD half"].sum() < TRIED
+
+
+def test_an_attack_that_helps_does_not_count(lab, store, network, monkeypatch):
+    """Were the attacked images all gray, the class that gray looks like would not become robust by that."""
+    images = first_images(lab, store.get(lab.dataset), TRIED)
+    clean = (predictions(network, images.pixels()) == images.labels).numpy()
+    specs = []
+
+    def gray(model, images, spec, **named):
+        specs.append((named["family"], spec.epsilon))
+        return torch.full_like(images.pixels(), 0.5)
+
+    monkeypatch.setattr(jacobian_lab, "attack_all", gray)
+    job = robust(lab, "N")
+    found = job.compute([store.get(item) for item in job.inputs], None).arrays
+    looks = predictions(network, torch.full_like(images.pixels(), 0.5))
+    assert found["Square"].tolist() == (clean & (looks == images.labels).numpy()).tolist()
+    assert specs == [("PGD", 0.075), ("PGD", 0.15), ("AutoAttack", 0.15), ("Square", 0.15)]
+
+
+# ---------------------------------------------------------------------------------------------------------- the files
+
+
+def test_files_hold_what_the_jobs_found(lab, store, tmp_path):
+    files = jacobian_recipes.RECIPES[0].export(lab, store)
+    for name, content in files.items():
+        write_bytes(tmp_path / name, content)
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    results = Results(tmp_path, {"profile": "quick", "files": checksums})
+    table = results.table("biased_networks").set_index(["network", "repetition"])
+    assert table.index.tolist() == [*((name, n) for name in ("N", "N+", "N-") for n in range(2)), ("F", 0)]
+    hits = store.get(lab.evaluation("N-", 1)).arrays["standard"]
+    assert table.loc[("N-", 1), "standard"] == pytest.approx(100 * hits.mean())
+    assert (bits(results.arrays("biased_evaluation"), "standard.N-")[1] == hits).all()
+    whole = np.unpackbits(store.get(corrupted(lab, "N+", 1)).arrays["corruptions"], count=CORRUPTED * 70)
+    assert (right(results, "corruptions", "N+")[1] == 100 * whole.reshape(CORRUPTED, 14, 5)).all()
+    amplitude = store.get(jacobian(lab, "N+", 1)).arrays["amplitude"]
+    stored = results.arrays("jacobians")["amplitude.N+"][1].astype(float)
+    assert stored == pytest.approx(amplitude / amplitude.mean(), rel=2e-3)
+    assert (results.arrays("robustness")["Square.F"] == store.get(robust(lab, "F")).arrays["Square"]).all()
+    spectra = results.table("corruptions").set_index(["corruption", "severity"])
+    place = list(CORRUPTIONS).index("fog")
+    expected = store.get(corruption_spectra(lab)).arrays["mean_radius"][place, 2]
+    assert spectra.loc[("fog", 3), "mean_radius"] == pytest.approx(expected, rel=1e-5)
