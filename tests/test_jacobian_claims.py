@@ -44,7 +44,11 @@ class Made:
                 rows.append((name, number, 10 * value + number, value, mask))
         columns = ["network", "repetition", "statistic", "jacobian_low_share", "mask_low_share"]
         self.tables = {"biased_networks": pd.DataFrame(rows, columns=columns)}
-        spectra = [(f"kind {place}", severity, RADII[place]) for place in range(KINDS) for severity in range(1, 6)]
+        spectra = [
+            (f"kind {place}", severity, RADII[place] + 0.001 * (severity - 3))
+            for place in range(KINDS)
+            for severity in range(1, 6)
+        ]
         self.tables["corruptions"] = pd.DataFrame(spectra, columns=["corruption", "severity", "mean_radius"])
 
     def arrays(self, name):

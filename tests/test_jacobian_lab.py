@@ -13,6 +13,7 @@ from test_experiments import CPU, small
 from fmlib import jacobian_lab, jacobian_recipes
 from fmlib.config import PROFILES, EvaluationSpec
 from fmlib.corruptions import CORRUPTIONS
+from fmlib.data import Split
 from fmlib.image_lab import predictions
 from fmlib.jacobian import input_gradients
 from fmlib.jacobian_claims import bits, right
@@ -163,6 +164,8 @@ def test_every_corruption_comes_at_every_severity_in_order():
         torch.testing.assert_close(found[5 * brightness + severity], expected)
     assert all(map(torch.equal, found, corrupted_images(pixels, 0)))
     assert not torch.equal(found[0], next(corrupted_images(pixels, 1)))
+    gray = list(corrupted_images(torch.full((2, 1, SIZE, SIZE), 0.5), 0))
+    assert not torch.allclose((gray[0] - 0.5) / 0.04, (gray[1] - 0.5) / 0.08, atol=0.1)  # other noise, not only more
 
 
 def test_noise_lies_in_its_band_and_has_its_strength():
@@ -218,20 +221,23 @@ def test_who_errs_on_the_clean_image_withstands_nothing(lab, store):
 
 
 def test_an_attack_that_helps_does_not_count(lab, store, network, monkeypatch):
-    """Were the attacked images all gray, the class that gray looks like would not become robust by that."""
-    images = first_images(lab, store.get(lab.dataset), TRIED)
-    clean = (predictions(network, images.pixels()) == images.labels).numpy()
+    """The images are black, and attacked become real ones: that makes nothing robust that was wrong before."""
+    real = first_images(lab, store.get(lab.dataset), TRIED)
+    black = Split(torch.zeros_like(real.images), real.labels)
+    clean = predictions(network, black.pixels()) == real.labels
     specs = []
 
-    def gray(model, images, spec, **named):
+    def reveal(model, images, spec, **named):
         specs.append((named["family"], spec.epsilon))
-        return torch.full_like(images.pixels(), 0.5)
+        return real.pixels()
 
-    monkeypatch.setattr(jacobian_lab, "attack_all", gray)
+    monkeypatch.setattr(jacobian_lab, "first_images", lambda *_: black)
+    monkeypatch.setattr(jacobian_lab, "attack_all", reveal)
     job = robust(lab, "N")
     found = job.compute([store.get(item) for item in job.inputs], None).arrays
-    looks = predictions(network, torch.full_like(images.pixels(), 0.5))
-    assert found["Square"].tolist() == (clean & (looks == images.labels).numpy()).tolist()
+    right_again = predictions(network, real.pixels()) == real.labels
+    assert (right_again & ~clean).any()
+    assert found["Square"].tolist() == (clean & right_again).tolist()
     assert specs == [("PGD", 0.075), ("PGD", 0.15), ("AutoAttack", 0.15), ("Square", 0.15)]
 
 

@@ -112,7 +112,9 @@ class Whole(Made):
     extra: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        super().__init__(biased, low={"N": 0.25}, robust=self.extra)
+        super().__init__(
+            lambda name, *place: 0.2 if name[0] == "F" else biased(name, *place), low={"N": 0.25}, robust=self.extra
+        )
         for name in NAMES:
             self.files["corruptions"][f"clean.{name}"] = np.ones((count(name), 30), bool)
             for kind in ("masked", "attacked"):
