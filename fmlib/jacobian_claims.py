@@ -252,6 +252,20 @@ CLAIMS: list[Claim] = [
         _corruptions("N-", high=True, sign=-1),
         POINTS,
     ),
+    *(
+        positive(
+            f"J.corruption.N_low.{what}",
+            CONTROL,
+            CHAPTER,
+            f"A penalty on the Fourier sensitivity at high radii {effect} corruptions.",
+            _corruptions("N_low", high, sign),
+            POINTS,
+        )
+        for what, effect, high, sign in (
+            ("gain", "helps against high-frequency", True, 1),
+            ("cost", "hurts under low-frequency", False, -1),
+        )
+    ),
     positive(
         "J.order.N+",
         CONTROL,
@@ -285,6 +299,14 @@ CLAIMS: list[Claim] = [
         POINTS,
     ),
     positive(
+        "J.bands.N_low",
+        CONTROL,
+        CHAPTER,
+        "The penalty at high radii gains more under noise of high frequencies alone than under noise of low ones.",
+        _bands("N_low", sign=1),
+        POINTS,
+    ),
+    positive(
         "J.attack.F+",
         CHAN,
         CHAPTER,
@@ -298,6 +320,14 @@ CLAIMS: list[Claim] = [
         CHAPTER,
         "A bias to low frequencies alone, without adversarial training, makes a network withstand AutoAttack better.",
         _attack("N+", "N"),
+        POINTS,
+    ),
+    positive(
+        "J.attack.N_low",
+        CONTROL,
+        CHAPTER,
+        "The penalty at high radii, without adversarial training, makes a network withstand AutoAttack better.",
+        _attack("N_low", "N"),
         POINTS,
     ),
     *(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from fmlib.config import AttackSpec, FmlibError, JacobianTrainSpec, TrainSpec
+from fmlib.config import AttackSpec, FmlibError, JacobianTrainSpec, NetworkSpec, TrainSpec
 from fmlib.data import Split
 from fmlib.jacobian import PENALTIES, jacobian_spectrum
 from fmlib.models import build
@@ -289,6 +290,22 @@ def test_penalty_is_of_the_first_clean_images_though_the_network_sees_attacked_o
     expected = 0.5 * PENALTIES["jafr"](torch.autograd.grad(loss, pixels)[0])
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     assert found.requires_grad
+
+
+def test_a_regularised_step_takes_at_most_two_and_a_half_plain_ones():
+    """At 64 px, batches of 128; the fastest of several, taken in turns."""
+    images, labels = torch.rand(128, 1, 64, 64), torch.arange(128) % 5
+    model, spec = build(NetworkSpec("small_vgg"), seed=0).train(), JacobianTrainSpec()
+    batch = Batch(images, labels, model, spec, generator(0, "x"), 0, 0)
+    batch.clean = images
+    took: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(5):
+        for regularised, times in took.items():
+            start = time.process_time()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            (loss + jacobian_penalty(batch, spec) if regularised else loss).backward()
+            times.append(time.process_time() - start)
+    assert min(took[True]) < 2.5 * min(took[False])
 
 
 def test_penalty_falls_along_its_gradient():
