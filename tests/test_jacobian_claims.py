@@ -69,9 +69,9 @@ def position(kind: str, place: int) -> float:
 
 
 def biased(name: str, kind: str, place: int) -> float:
-    """N+ gains half its luck at high frequencies and loses it at low ones; N- the reverse."""
+    """N+ and N_low gain at high frequencies and lose at low ones; N- the reverse."""
     side = 1 if position(kind, place) >= 0.5 else -1
-    return 0.5 + 0.3 * side * {"N+": 1, "N-": -1}.get(name, 0)
+    return 0.5 + 0.3 * side * {"N+": 1, "N_low": 1, "N-": -1}.get(name, 0)
 
 
 # ---------------------------------------------------------------------------------------------------- what is read
@@ -147,12 +147,12 @@ def test_equal_values_correlate_with_nothing():
 def test_gains_and_costs_tell_the_half_and_the_direction():
     made = Made(biased)
     judged = {claim.id: claim.measure(made) for claim in CLAIMS if claim.id.startswith(("J.corr", "J.ord", "J.band"))}
-    assert len(judged) == 8
+    assert len(judged) == 11
     for identity, found in judged.items():
         assert found.low > 0, identity
     assert judged["J.corruption.N+.gain"].value == pytest.approx(30, abs=6)
     assert judged["J.bands.N-"].value == pytest.approx(60, abs=12)
-    swap = {"N+": "N-", "N-": "N+"}
+    swap = {"N+": "N-", "N-": "N+", "N_low": "N-"}
     turned = Made(lambda name, kind, place: biased(swap.get(name, name), kind, place))
     for identity in judged:
         assert measured(turned, identity).high < 0, identity
