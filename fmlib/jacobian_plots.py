@@ -46,7 +46,7 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
         for axes in grid.flat[len(planes) :]:
             axes.set_axis_off()
         for axes, (name, plane) in zip(grid.flat, planes.items(), strict=False):
-            picture = show(axes, centred(plane / plane.mean()), minus(name), cmap="magma", norm=LogNorm(0.1, 10))
+            picture = show(axes, centred(plane / plane.mean()), minus(name), cmap="magma", norm=LogNorm(0.2, 5))
         above.colorbar(picture, ax=grid, label="amplitude / its mean", shrink=0.8, pad=0.01)
         left, right = below.subplots(1, 2, sharey=True)
         for name, rows in shares.items():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
+from torch import from_numpy
 
 from fmlib.config import profile
 from fmlib.intervals import Measured, average, envelope, paired, wilson
 from fmlib.jacobian_claims import bits, gains, halves, radii
 from fmlib.jacobian_lab import BANDS, DEVIATIONS, trials
 from fmlib.results import Results
+from fmlib.spectra import corner_radius, full_plane, radius
 
 NAMES = {
     "N": "N: plain",
@@ -45,23 +47,35 @@ def gain_rows(results: Results, kind: str) -> pd.DataFrame:
     """
     if kind == "bands":
         place = (np.arange(BANDS) + 0.5) / BANDS
-        labels = [f"{radius:.2f}" for radius in place]
+        labels = [f"{middle:.2f}" for middle in place]
     else:
         place = radii(results)
         labels = results.table("corruptions")["corruption"].drop_duplicates().tolist()
-        labels = [f"{label} ({radius:.2f})" for label, radius in zip(labels, place, strict=True)]
+        labels = [f"{label} ({middle:.2f})" for label, middle in zip(labels, place, strict=True)]
     rows = []
     for name in [name for name in JAFR if f"{kind}.{name}" in results.arrays("corruptions")]:
         found = np.moveaxis(gains(results, kind, name), -1, 0)  # (kinds, repetitions, N)
-        for label, radius, one in zip(labels, place, found, strict=True):
+        for label, middle, one in zip(labels, place, found, strict=True):
             value, low, high, _ = envelope([average(own) for own in one])
-            rows.append({"name": name, "label": label, "radius": radius, "value": value, "low": low, "high": high})
+            rows.append({"name": name, "label": label, "radius": middle, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def median_radius(results: Results) -> float:
     """The radius that parts low-frequency corruptions from high-frequency ones, as a fraction of the corner radius."""
     return float(np.median(radii(results)))
+
+
+def axis_share(amplitude: np.ndarray) -> float:
+    """Share of a half plane's energy (H, W // 2 + 1) at high frequencies beside the vertical axis.
+
+    High are radii from a third of the corner's on; beside the axis lie the columns up to a sixteenth of the width.
+    """
+    height, width = amplitude.shape[0], 2 * (amplitude.shape[1] - 1)
+    power = full_plane(from_numpy(amplitude.astype(float) ** 2), width)
+    high = radius(height, width) >= corner_radius(height, width) / 3
+    beside = radius(1, width) <= width / 16  # (1, W)
+    return float((power * (high & beside)).sum() / power.sum())
 
 
 def points(results: Results) -> list[tuple[str, float, float]]:
@@ -145,6 +159,8 @@ def numbers(results: Results) -> dict[str, str]:
         "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
         "median": f"{median_radius(results):.2f}",
     }
+    for name, amplitudes in arrays_of(results, "jacobians", "amplitude").items():
+        quoted[f"axis.{name}"] = f"{np.mean([axis_share(one) for one in amplitudes]):.3f}"
     for name, group in table.groupby("network", sort=False):
         quoted |= {f"S.{name}": f"{group['statistic'].mean():.2f}"}
         quoted |= {

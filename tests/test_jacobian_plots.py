@@ -119,6 +119,7 @@ class Whole(Made):
             self.files["corruptions"][f"clean.{name}"] = np.ones((count(name), 30), bool)
             for kind in ("masked", "attacked"):
                 self.files["biased_evaluation"] |= packed(f"{kind}.{name}", np.zeros((count(name), 30), bool))
+            self.files["jacobians"][f"amplitude.{name}"] = np.ones((count(name), 4, 3), np.float16)
 
 
 def robust() -> dict[str, np.ndarray]:
@@ -163,10 +164,22 @@ def test_table_of_networks_spans_the_seeds():
     assert table.loc["N_low: sensitivity, low", "mask's low share"] == "0.500"
 
 
+@pytest.mark.parametrize(
+    ("row", "column", "share"),
+    [(0, 0, 0), (7, 0, 0), (8, 0, 1), (-8, 0, 1), (16, 2, 1), (16, 3, 0), (9, 12, 0), (0, 16, 0), (7, 2, 0), (8, 2, 1)],
+)
+def test_energy_beside_the_vertical_axis_counts_above_a_third_of_the_corner_radius(row, column, share):
+    """At 32 px the third is 7.5 and the sixteenth of the width 2."""
+    amplitude = np.zeros((32, 17))
+    amplitude[row, column] = 3
+    assert jacobian_tables.axis_share(amplitude) == share
+
+
 def test_numbers_are_ready_to_read():
     found = jacobian_tables.numbers(Whole(extra=robust()))
     assert (found["corrupted"], found["tried"], found["seeds"]) == ("30", "100", "2")
     assert found["deviations"] == "0.05 and 0.1"
     assert found["S.N"] == "3.00"
+    assert found["axis.N+"] == "0.188"  # rows 1, 2 and 3 of column 0, of 16 frequencies
     assert found["lambda"] == f"{PROFILES['quick'].jafr:g}"
     assert found["median"] == f"{np.median(RADII):.2f}"
