@@ -25,7 +25,7 @@ LOOKS = {"N": ("o", "-"), "F": ("s", "--"), "A": ("^", ":")}
 
 
 def minus(name: str) -> str:
-    """The name of a network as it should read."""
+    """A name or number as it should read."""
     return name.replace("-", "\N{MINUS SIGN}")
 
 
@@ -47,7 +47,9 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
             axes.set_axis_off()
         for axes, (name, plane) in zip(grid.flat, planes.items(), strict=False):
             picture = show(axes, centred(plane / plane.mean()), minus(name), cmap="magma", norm=LogNorm(0.2, 5))
-        above.colorbar(picture, ax=grid, label="amplitude / its mean", shrink=0.8, pad=0.01)
+        bar = above.colorbar(picture, ax=grid, label="amplitude / its mean", shrink=0.8, pad=0.01)
+        bar.set_ticks([0.2, 0.5, 1, 2, 5], labels=["0.2", "0.5", "1", "2", "5"])
+        bar.minorticks_off()
         left, right = below.subplots(1, 2, sharey=True)
         for name, rows in shares.items():
             axes, (_, line) = left if name[0] == "N" else right, LOOKS[name[0]]

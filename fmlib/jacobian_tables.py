@@ -11,24 +11,9 @@ from fmlib.config import profile
 from fmlib.intervals import Measured, average, envelope, paired, wilson
 from fmlib.jacobian_claims import bits, gains, halves, radii
 from fmlib.jacobian_lab import BANDS, DEVIATIONS, trials
+from fmlib.jacobian_plots import minus
 from fmlib.results import Results
 from fmlib.spectra import corner_radius, full_plane, radius
-
-NAMES = {
-    "N": "N: plain",
-    "N+": "N+: JaFR, low",
-    "N-": "N\N{MINUS SIGN}: JaFR, high",
-    "N++": "N++: tenfold",
-    "N--": "N\N{MINUS SIGN}\N{MINUS SIGN}: tenfold",
-    "N_low": "N_low: sensitivity, low",
-    "N_high": "N_high: sensitivity, high",
-    "F": "F: by FGSM",
-    "F+": "F+: by FGSM, JaFR, low",
-    "F-": "F\N{MINUS SIGN}: by FGSM, JaFR, high",
-    "A": "A: by PGD",
-    "A+": "A+: by PGD, JaFR, low",
-}
-
 
 #: Networks with JaFR and without attacks in training.
 JAFR = ("N+", "N++", "N-", "N--")
@@ -98,7 +83,7 @@ def networks_table(results: Results) -> HTML:
         row["S"] = _cell(_range(group["statistic"]), 2)
         row["Jacobian's low share"] = _cell(envelope([average(one.astype(float)) for one in lows[str(name)]]), 3)
         row["mask's low share"] = _cell(_range(group["mask_low_share"]), 3)
-        rows[NAMES[str(name)]] = {"networks": len(group)} | row
+        rows[minus(str(name))] = row
     return _html(pd.DataFrame(rows).T)
 
 
@@ -110,7 +95,7 @@ def halves_table(results: Results) -> HTML:
         for kind in ("corruptions", "bands"):
             for where, found in zip(("low", "high"), halves(results, kind, name, name[0]), strict=True):
                 row[f"{kind}, {where}"] = _cell(envelope([average(one) for one in found]), 1)
-        cells[f"{NAMES[name]} \N{MINUS SIGN} {name[0]}"] = row
+        cells[_against(name)] = row
     return _html(pd.DataFrame(cells).T)
 
 
@@ -125,7 +110,7 @@ def attacks_table(results: Results) -> HTML:
     arrays = results.arrays("robustness")
     kinds = ["clean", *trials(profile(results.profile))]
     names = dict.fromkeys(name.split(".")[1] for name in arrays)
-    cells = {NAMES[name]: {kind: _cell(wilson(arrays[f"{kind}.{name}"]), 1) for kind in kinds} for name in names}
+    cells = {minus(name): {kind: _cell(wilson(arrays[f"{kind}.{name}"]), 1) for kind in kinds} for name in names}
     return _html(pd.DataFrame(cells).T)
 
 
@@ -134,7 +119,7 @@ def differences(results: Results) -> HTML:
     arrays = results.arrays("robustness")
     kinds = ["clean", *trials(profile(results.profile))]
     cells = {
-        f"{NAMES[name]} \N{MINUS SIGN} {name[0]}": {
+        _against(name): {
             kind: _cell(paired(arrays[f"{kind}.{name}"], arrays[f"{kind}.{name[0]}"]), 1) for kind in kinds
         }
         for name in biased(arrays)
@@ -155,7 +140,7 @@ def numbers(results: Results) -> dict[str, str]:
         "steps": f"{found.evaluation.steps}",
         "restarts": f"{found.evaluation.restarts}",
         "queries": f"{found.evaluation.queries:,}",
-        "epsilon": f"{found.evaluation.epsilon:.4f}",
+        "epsilon": f"{found.evaluation.epsilon:.3g}",
         "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
         "median": f"{median_radius(results):.2f}",
     }
@@ -166,19 +151,23 @@ def numbers(results: Results) -> dict[str, str]:
         quoted |= {
             f"{column}.{name}": f"{group[column].mean():.3f}" for column in ("jacobian_low_share", "mask_low_share")
         }
-    return {name: text.replace("-", "\N{MINUS SIGN}") for name, text in quoted.items()}
+    return {name: minus(text) for name, text in quoted.items()}
 
 
 def _range(values: pd.Series) -> Measured:
     return Measured(float(values.mean()), float(values.min()), float(values.max()), len(values))
 
 
+def _against(name: str) -> str:
+    return f"{minus(name)} against {name[0]}"
+
+
 def _cell(measured: Measured, digits: int) -> str:
     """A value with its interval below, or without one if that has no width."""
-    value, low, high = (f"{one:.{digits}f}".replace("-", "\N{MINUS SIGN}") for one in measured[:3])
+    value, low, high = (minus(f"{one:.{digits}f}") for one in measured[:3])
     return value if low == high else f"{value}<br>({low} to {high})"
 
 
 def _html(table: pd.DataFrame) -> HTML:
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(escape=False, border=0, classes="claims"))
+        return HTML(table.to_html(escape=False, border=0))
