@@ -41,7 +41,7 @@ ANCHORS = {
     "B": "figure-frequency-maps",
     "B.high": "figure-attacked-frequencies",
     "B.similar": "figure-similarity",
-    "B.class": "figure-class-maps",
+    "B.class": "figure-crossed",
 }
 
 
