@@ -50,19 +50,19 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
     groups = [f"{network} {kind}" for network in networks for kind in KINDS]
     top = max(float(arrays[f"mean.{group}"].flat[1:].max()) for group in groups)
     with matplotlib.rc_context(STYLE):
-        size = (7.6, 1.5 * len(networks) + 0.8)
+        size = (7.6, 1.7 * len(networks) + 0.9)
         figure, grid = canvas(size, len(networks), 1 + len(KINDS), width_ratios=(1, 1, 1, 1, 1.8), squeeze=False)
-        for axes, kind in zip(grid[0], KINDS, strict=False):
-            axes.set_title(kind)
         for network, row in zip(networks, grid, strict=True):
             row[0].set_ylabel(network, fontweight="bold", rotation=0, labelpad=10)
             for axes, (kind, (colour, line)) in zip(row, KINDS.items(), strict=False):
                 plane = centred(arrays[f"mean.{network} {kind}"])
-                picture = show(axes, plane, axes.get_title(), vmin=0, vmax=top, cmap="magma")
+                picture = show(axes, plane, "", vmin=0, vmax=top, cmap="magma")
                 energy = arrays[f"radial.{network} {kind}"]
                 radii = (np.arange(len(energy)) + 0.5) / len(energy)
                 row[-1].plot(radii, energy, color=colour, linestyle=line, linewidth=1.4, label=kind)
-            row[-1].set(ylabel="energy", xlim=(0, 1), ylim=(0, None))
+            row[-1].set(xlim=(0, 1), ylim=(0, None))
+        for axes, title in zip(grid[0], (*KINDS, "radial energy"), strict=True):
+            axes.set_title(title)
         grid[0, -1].legend(frameon=False, handlelength=1.6)
         grid[-1, -1].set_xlabel("radius (of the corner's)")
         figure.colorbar(
