@@ -41,6 +41,7 @@ ANCHORS = {
     "B": "figure-frequency-maps",
     "B.high": "figure-attacked-frequencies",
     "B.similar": "figure-similarity",
+    "B.exchanged": "whose-are-the-frequencies",
     "B.class": "figure-crossed",
 }
 

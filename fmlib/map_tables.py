@@ -55,6 +55,21 @@ def likenesses(results: Results) -> pd.DataFrame:
     return pd.DataFrame(found).rename_axis(None)
 
 
+def exchanges(results: Results) -> pd.DataFrame:
+    """Of each network's essential maps, the percent of images that are given the class of the map, averaged over maps."""
+    titles = {
+        "own": "its own image",
+        "class": "other images of its class",
+        "others": "images of other classes",
+        "before": "the same without a map",
+    }
+    rows = {}
+    for network in map_claims.NETWORKS:
+        shares = map_claims.named(results, network)
+        rows[network] = {title: f"{100 * np.nanmean(shares[name]):.1f}" for name, title in titles.items()}
+    return pd.DataFrame(rows).T
+
+
 def crossings(results: Results) -> dict[str, np.ndarray]:
     """Title -> percent of images of each class that N names rightly (classes, 1 + classes): without a map, and behind
     the map of each class; nan for a class of which there are none.
@@ -101,6 +116,9 @@ def numbers(results: Results) -> dict[str, str]:
     for attack in map_claims.ATTACKS:
         hits = map_claims.own(*map_claims.behind(results, attack))
         found[f"undone.{attack}"] = f"{100 * hits.mean():.1f}" if len(hits) else "none"
+    predictions, label = map_claims.behind(results, "clean")
+    classes = np.arange(predictions.shape[1])[None]
+    found["pulled"] = f"{100 * map_claims.others(predictions, classes, label).mean():.1f}"
     pairs = results.table("map_similarity")
     pairs = pairs[(pairs["measure"] == "dimension") & (pairs["shuffled"] == "all")]
     chosen = pairs[(pairs["first"] == "N essential") & (pairs["second"] != "A essential")]
