@@ -134,8 +134,8 @@ def _more_than_pulled(results: Results) -> Measured:
 def named(results: Results, network: str) -> dict[str, np.ndarray]:
     """Of each essential map, the share of images that the network gives the map's class: who -> (K,).
 
-    "own" image, "class" (other images of its class) and "others" (images of other classes) behind the map, and "before":
-    images of other classes without a map. nan where there are none.
+    "own" image, "class" (other images of its class) and "others" (images of other classes) behind the map, and
+    "before": images of other classes without a map. nan where there are none.
     """
     arrays = {
         name.removesuffix(f".{network}"): array

@@ -56,7 +56,7 @@ def likenesses(results: Results) -> pd.DataFrame:
 
 
 def exchanges(results: Results) -> pd.DataFrame:
-    """Of each network's essential maps, the percent of images that are given the class of the map, averaged over maps."""
+    """Of each network's essential maps, the percent of images that are given the map's class, averaged over maps."""
     titles = {
         "own": "its own image",
         "class": "other images of its class",
@@ -66,7 +66,7 @@ def exchanges(results: Results) -> pd.DataFrame:
     rows = {}
     for network in map_claims.NETWORKS:
         shares = map_claims.named(results, network)
-        rows[network] = {title: f"{100 * np.nanmean(shares[name]):.1f}" for name, title in titles.items()}
+        rows[network] = {title: f"{100 * pd.Series(shares[name]).mean():.1f}" for name, title in titles.items()}
     return pd.DataFrame(rows).T
 
 
@@ -94,7 +94,9 @@ def numbers(results: Results) -> dict[str, str]:
     """Numbers for prose: images, penalty, steps, accuracies and successes in percent, and parts of the crossing.
 
     `fooled.<network>.<attack>` is of the images that the network gets right; `distance.<network>.<attack>` the median
-    l-infinity distance of those that it misleads, in 255ths; `undone.<attack>` is behind the map of the own class.
+    l-infinity distance of those that it misleads, in 255ths; `undone.<attack>` is behind the map of the own class;
+    `pulled`, how often a class's map gives clean images of other classes its own; `effect.<comparison>.<measure>` and
+    `p.<comparison>.<measure>`, of two measures of likeness, for N under PGD and FAB and for N and A.
     """
     arrays, spec = results.arrays("frequency_maps"), named_profile(results.profile)
     found = {
@@ -119,6 +121,11 @@ def numbers(results: Results) -> dict[str, str]:
     predictions, label = map_claims.behind(results, "clean")
     classes = np.arange(predictions.shape[1])[None]
     found["pulled"] = f"{100 * map_claims.others(predictions, classes, label).mean():.1f}"
+    for name, pair in {"attacks": ("N PGD", "N FAB"), "networks": ("N essential", "A essential")}.items():
+        for measure in ("dimension", "distance"):
+            row = map_claims.likeness(results, *pair, measure)
+            found[f"effect.{name}.{measure}"] = f"{map_claims.effect(row):.1f}".replace("-", "\N{MINUS SIGN}")
+            found[f"p.{name}.{measure}"] = f"{row['p']:.2f}"
     pairs = results.table("map_similarity")
     pairs = pairs[(pairs["measure"] == "dimension") & (pairs["shuffled"] == "all")]
     chosen = pairs[(pairs["first"] == "N essential") & (pairs["second"] != "A essential")]

@@ -178,12 +178,48 @@ def test_others_leave_the_own_class_out():
     assert map_claims.others(found, np.arange(3)[None], label).tolist() == [0, 0.5]
 
 
+@pytest.fixture
+def exchanged():
+    """Maps of images 7 and 5, of classes 0 and 1, and four images; A's is of image 5 alone, and makes 1 of all."""
+    arrays = {
+        "image": np.array([7, 5]),
+        "target": np.array([0, 1]),
+        "number": np.array([7, 5, 3, 8]),
+        "label": np.array([0, 1, 0, 2]),
+        "clean": np.array([0, 1, 2, 0]),
+        "behind": np.array([[0, 0, 0, 1], [1, 1, 1, 1]], dtype=np.uint8),
+    }
+    found = {f"{name}.N": array for name, array in arrays.items()}
+    single = {name: array[1:] if name in ("image", "target", "behind") else array for name, array in arrays.items()}
+    return found | {f"{name}.A": array for name, array in single.items()}
+
+
+def test_maps_are_tried_on_their_own_image_their_class_and_the_others(exchanged):
+    found = map_claims.named(Made(maps_exchanged=exchanged), "N")
+    assert found["own"].tolist() == [1, 1]
+    assert found["class"].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]  # no other image is of class 1
+    assert found["others"].tolist() == [0.5, 1]
+    assert found["before"].tolist() == [0.5, 0]
+
+
+def test_taken_images_are_of_other_classes(exchanged):
+    assert measured("B.exchanged.N", maps_exchanged=exchanged)[0::3] == (75, 2)
+    assert measured("B.exchanged.A", maps_exchanged=exchanged)[0::3] == (100, 1)
+
+
+def test_exchanges_are_averaged_over_maps(exchanged):
+    found = map_tables.exchanges(Made(maps_exchanged=exchanged))
+    assert found.loc["N"].tolist() == ["100.0", "100.0", "75.0", "25.0"]
+    assert found.loc["A", "images of other classes"] == "100.0"
+
+
 def test_every_claim_of_the_chapter_is_in_the_ledger_and_placed():
     placed = {claim.id: claim.anchor for claim in LEDGER if claim.chapter == map_claims.CHAPTER}
     assert set(placed) == set(CLAIMS)
     assert placed["B.class.pull"] == "figure-crossed"
     assert placed["B.similar.A.PGD.idcor"] == "figure-similarity"
     assert placed["B.high"] == "figure-attacked-frequencies"
+    assert placed["B.exchanged.A"] == "whose-are-the-frequencies"
     assert placed["B.sparse"] == "figure-frequency-maps"
 
 
@@ -232,9 +268,16 @@ def test_numbers_for_prose(crossed):
             arrays[f"distance.{attack}.{network}"] = np.array([1, 5, 3, 9]) / 255
     arrays["prediction.PGD.A"] = arrays["label.A"]
     crossed |= {"DeepFool": crossed["label"], "behind.DeepFool": crossed["behind.PGD"]}
-    found = map_tables.numbers(Made(frequency_maps=arrays, class_maps_crossed=crossed, map_similarity=likenesses()))
+    table = likenesses()
+    chosen = (table["second"] == "N FAB") & (table["measure"] == "distance") & (table["shuffled"] == "all")
+    attacks = table[chosen].assign(first="N PGD", value=-0.11, p=0.99)
+    table = pd.concat((table, attacks))
+    found = map_tables.numbers(Made(frequency_maps=arrays, class_maps_crossed=crossed, map_similarity=table))
+    assert (found["effect.attacks.distance"], found["p.attacks.distance"]) == ("\N{MINUS SIGN}4.1", "0.99")
+    assert (found["effect.networks.dimension"], found["p.networks.dimension"]) == ("0.0", "1.00")
     assert (found["images"], found["clean.N"], found["fooled.N.FAB"]) == ("4", "75.0", "66.7")
     assert found["distance.N.FAB"] == "2.00"
     assert (found["fooled.A.PGD"], found["distance.A.PGD"]) == ("0.0", "nan")
     assert (found["undone.PGD"], found["undone.DeepFool"]) == ("50.0", "none")
+    assert found["pulled"] == "25.0"  # of image 0, behind both other maps
     assert found["shuffled"] == "0.30 to 0.30"

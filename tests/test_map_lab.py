@@ -103,6 +103,21 @@ def test_an_attack_that_misleads_nobody_has_no_maps(lab, store, attacked):
     assert all(len(array) == 0 for array in found.values())
 
 
+def test_every_image_is_shown_behind_the_maps_that_are_kept(lab, store, images, model, attacked):
+    learned = store.get(map_lab.maps(lab, "N", "essential"))
+    few = Artifact(learned.arrays | {"kept": np.arange(len(learned.arrays["image"])) % 2 == 1})
+    inputs = [store.get(lab.dataset), store.get(lab.network("N")), Artifact(attacked), few]
+    found = map_lab.exchanged(lab, "N").compute(inputs, None).arrays
+    assert found["image"].tolist() == learned.arrays["image"][1::2].tolist()
+    assert found["target"].tolist() == learned.arrays["target"][1::2].tolist()
+    for name, other in (("label", "label"), ("number", "image"), ("clean", "prediction")):
+        assert found[name].tolist() == attacked[other].tolist()
+    pixels = images.pixels(torch.from_numpy(attacked["image"]))
+    half = torch.from_numpy(learned.arrays["half"][3, 0])
+    assert found["behind"].shape == (len(found["image"]), 30)
+    assert found["behind"][1].tolist() == predictions(model, apply_mask(pixels, half)).tolist()
+
+
 # --------------------------------------------------------------------------------------------------------- classes
 
 
@@ -317,7 +332,8 @@ def test_the_recipe_publishes_what_the_chapter_reads(lab, store):
         store.get(job)
     files = recipe.export(lab, store)
     assert set(files) == {
-        "frequency_maps.csv", "frequency_maps.npz", "map_similarity.csv", "map_cosines.npz", "class_maps_crossed.npz"
+        "frequency_maps.csv", "frequency_maps.npz", "map_similarity.csv", "map_cosines.npz", "class_maps_crossed.npz",
+        "maps_exchanged.npz",
     }  # fmt: skip
     table = pd.read_csv(io.BytesIO(files["frequency_maps.csv"]))
     assert set(table["kind"]) <= set(KINDS)
