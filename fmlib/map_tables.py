@@ -10,7 +10,7 @@ from fmlib.config import profile as named_profile
 from fmlib.results import Results
 
 #: What the measures of likeness in the table are called there.
-MEASURES = {"dimension": "IdCor", "distance": "distance correlation", "cosine": "cosine"}
+MEASURES = {"dimension": "IdCor", "distance": "distance correlation"}
 
 
 def kinds(results: Results) -> pd.DataFrame:
