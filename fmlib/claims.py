@@ -58,7 +58,8 @@ ANCHORS = {
     "B": "figure-frequency-maps",
     "B.high": "figure-attacked-frequencies",
     "B.similar": "figure-similarity",
-    "B.class": "figure-class-maps",
+    "B.exchanged": "whose-are-the-frequencies",
+    "B.class": "figure-crossed",
 }
 
 

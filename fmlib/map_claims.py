@@ -131,6 +131,36 @@ def _more_than_pulled(results: Results) -> Measured:
     return paired(own(found, label), others(found, np.arange(found.shape[1])[None], label))
 
 
+def named(results: Results, network: str) -> dict[str, np.ndarray]:
+    """Of each essential map, the share of images that the network gives the map's class: who -> (K,).
+
+    "own" image, "class" (other images of its class) and "others" (images of other classes) behind the map, and
+    "before": images of other classes without a map. nan where there are none.
+    """
+    arrays = {
+        name.removesuffix(f".{network}"): array
+        for name, array in results.arrays("maps_exchanged").items()
+        if name.endswith(f".{network}")
+    }
+    target = arrays["target"][:, None]  # (K, 1)
+    itself = arrays["image"][:, None] == arrays["number"]  # (K, N)
+    same = (target == arrays["label"]) & ~itself
+    foreign = target != arrays["label"]
+
+    def share(hits: np.ndarray, among: np.ndarray) -> np.ndarray:
+        counts = among.sum(1)
+        return np.where(counts > 0, (hits & among).sum(1) / np.maximum(counts, 1), np.nan)
+
+    behind = arrays["behind"] == target
+    found = {"own": share(behind, itself), "class": share(behind, same), "others": share(behind, foreign)}
+    return found | {"before": share(arrays["clean"] == target, foreign)}
+
+
+def _taken(network: str) -> Measure:
+    """Percent of images of other classes that are given the class of a map; the interval is over maps."""
+    return lambda results: average(100 * named(results, network)["others"])
+
+
 def _correlated(network: str, attack: str, within: bool = False) -> Claim:
     """Essential and adversarial maps are correlated, by I_dCor."""
     start = "B.similar." + ("" if network == "N" else f"{network}.") + attack
@@ -226,6 +256,18 @@ CLAIMS: list[Claim] = [
         "N's essential map of an image is more like A's than another image's of its class.",
         _cosine("N essential", "A essential"),
         unit="cosine",
+    ),
+    *(
+        at_most(
+            f"B.exchanged.{network}",
+            CONTROL,
+            CHAPTER,
+            f"For {name}, an essential map makes its class of its own image, not of images of other classes.",
+            _taken(network),
+            near=20,
+            far=50,
+        )
+        for network, name in NETWORKS.items()
     ),
     at_least(
         "B.class.undone",

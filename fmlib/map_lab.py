@@ -181,6 +181,31 @@ def crossed(lab: Lab) -> Job:
     return Job("maps_crossed", f"images behind class maps ({lab.title}, seed {lab.seed})", {}, compute, inputs)
 
 
+def exchanged(lab: Lab, regime: str) -> Job:
+    """The class that a network gives to each image considered, behind the essential map of each image that has one.
+
+    Arrays: `image` (K,) and `target` (K,) of the maps that keep their prediction; `label` (N,) and `number` (N,) of all
+    the images considered, `clean` (N,) the class without a map, `behind` (K, N).
+    """
+
+    def compute(inputs: list[Artifact], saved: Any) -> Artifact:
+        paired, learned, model = inputs[2].arrays, inputs[3].arrays, lab.open_network(inputs[1])
+        images = lab.open_dataset(inputs[0]).validation
+        pixels = images.pixels(torch.from_numpy(paired["image"]).to(lab.device))
+        halves = torch.from_numpy(learned["half"][learned["kept"]]).to(lab.device)
+        behind = np.zeros((len(halves), len(pixels)), dtype=np.int64)
+        for number, half in enumerate(halves):
+            whole = half.expand(len(pixels), -1, -1, -1)
+            behind[number] = predictions(model, apply_mask(pixels, whole, CENTRE)).cpu().numpy()
+        found = {name: learned[name][learned["kept"]] for name in ("image", "target")}
+        found |= {"label": paired["label"], "number": paired["image"], "clean": paired["prediction"]}
+        return Artifact(found | {"behind": behind})
+
+    inputs = (lab.dataset, lab.network(regime), attacked(lab, regime), maps(lab, regime, "essential"))
+    name = f"images behind others' maps of {regime} ({lab.title}, seed {lab.seed})"
+    return Job("maps_exchanged", name, {}, compute, inputs)
+
+
 def prepared(half: Tensor) -> np.ndarray:
     """Maps (K, C, H, W // 2 + 1) as rows to compare: (K, C * rows * columns), see similarity.
 

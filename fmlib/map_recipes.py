@@ -15,6 +15,7 @@ from fmlib.map_lab import (
     class_maps,
     comparisons,
     crossed,
+    exchanged,
     maps,
     similarity,
     title,
@@ -29,7 +30,8 @@ MEASURES = ("dimension", "distance", "svcca", "cosine")
 
 def _jobs(lab: Lab) -> list[Job]:
     learned = [maps(lab, regime, kind) for regime in REGIMES for kind in KINDS]
-    return [*(attacked(lab, regime) for regime in REGIMES), *learned, class_maps(lab), crossed(lab), similarity(lab)]
+    of_each = [job for regime in REGIMES for job in (attacked(lab, regime), exchanged(lab, regime))]
+    return [*of_each, *learned, class_maps(lab), crossed(lab), similarity(lab)]
 
 
 def _files(lab: Lab, store: Store) -> dict[str, bytes]:
@@ -48,6 +50,13 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
         "frequency_maps.npz": arrays_to_bytes(outcome | _means(learned) | _examples(lab, dataset, learned)),
         "map_similarity.csv": csv(_likenesses(alike)),
         "map_cosines.npz": arrays_to_bytes({name: array for name, array in alike.items() if "cosines" in name}),
+        "maps_exchanged.npz": arrays_to_bytes(
+            {
+                f"{what}.{regime}": array.astype(np.uint8 if what == "behind" else array.dtype)
+                for regime in REGIMES
+                for what, array in store.get(exchanged(lab, regime)).arrays.items()
+            }
+        ),
         "class_maps_crossed.npz": arrays_to_bytes(crossing | store.get(crossed(lab)).arrays),
     }
 

@@ -185,6 +185,44 @@ def test_deepfool_on_a_linear_model_steps_a_little_over_the_nearest_point_of_the
     torch.testing.assert_close(attacked, expected, atol=1e-5, rtol=0)
 
 
+@settings(max_examples=15)
+@given(seeds)
+def test_fab_on_a_linear_model_steps_a_little_over_the_border_in_every_pixel(linear, seed):
+    """The least l-infinity distance to the border is the margin over the l1 norm of its slope."""
+    images = 0.4 + 0.2 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    weight = binary_weights(seed, 16)
+    model = linear(torch.stack((-weight, weight)), torch.stack((weight.sum(), -weight.sum())) / 2)
+    with torch.no_grad():
+        logits = model(images)
+    labels = logits.argmax(1)
+    labels[0] = 1 - labels[0]  # one that is wrong to begin with
+    attacked = perturb(model, images, labels, AttackSpec(), seed=seed, purpose="linear", family="FAB")
+    with torch.no_grad():
+        assert (model(attacked).argmax(1) != labels).all()
+    least = (logits[:, 1] - logits[:, 0]).abs() / (2 * weight).abs().sum()
+    distance = (attacked - images).abs().amax((1, 2, 3))
+    assert distance[0] == 0
+    assert (distance[1:] >= least[1:] - ROUNDING).all()
+    assert (distance[1:] <= 1.1 * least[1:] + 1e-5).all()
+
+
+def test_fab_fools_a_network_within_less_than_the_ball_of_pgd(trained, planted):
+    images, labels = planted.validation.pixels(slice(32)), planted.validation.labels[:32]
+    results = {
+        (family, seed): perturb(trained, images, labels, AttackSpec(0.1), seed=seed, purpose="a", family=family)
+        for family, seed in (("PGD", 0), ("FAB", 0), ("FAB", 1))
+    }
+    with torch.no_grad():
+        right = trained.eval()(images).argmax(1) == labels
+        fooled = trained(results["FAB", 0]).argmax(1) != labels
+    assert right.float().mean().item() > 0.9
+    assert fooled.float().mean().item() > 0.9
+    distances = {key: (attacked - images).abs().amax((1, 2, 3)) for key, attacked in results.items()}
+    assert 0 < distances["FAB", 0][right & fooled].mean() < distances["PGD", 0][right & fooled].mean()
+    assert torch.equal(results["FAB", 0], results["FAB", 1])  # nothing is drawn
+    assert torch.equal(results["FAB", 0][~fooled], images[~fooled])
+
+
 @pytest.mark.parametrize("family", ["DeepFool", "CW"])
 def test_attacks_of_least_distance_fool_a_network_by_less_than_a_ball_needs(trained, planted, family):
     images, labels = planted.validation.pixels(slice(32)), planted.validation.labels[:32]

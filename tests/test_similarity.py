@@ -16,6 +16,7 @@ from fmlib.similarity import (
     dimension_correlation,
     directed,
     intrinsic_dimension,
+    pairings,
     squared_distance_correlation,
     standardised,
     svcca,
@@ -122,6 +123,27 @@ def test_shufflings_follow_the_seed():
     one, again, other = (dimension_correlation(first, second, seed=seed, shuffles=9) for seed in (0, 0, 1))
     assert one.shuffled.tolist() == again.shuffled.tolist() != other.shuffled.tolist()
     assert one.value == other.value
+
+
+def test_pairings_are_permutations_and_within_groups_where_groups_are_given():
+    groups = np.array([2, 0, 2, 1, 0, 2, 0, 0])
+    for within in (None, groups):
+        orders = pairings(8, seed=0, shuffles=20, groups=within)
+        assert len(orders) == 20
+        assert all(sorted(order) == list(range(8)) for order in orders)
+        assert len({tuple(order) for order in orders}) > 10
+        assert [one.tolist() for one in orders] == [
+            one.tolist() for one in pairings(8, seed=0, shuffles=20, groups=within)
+        ]
+    assert all((groups[order] == groups).all() for order in orders)
+    with pytest.raises(FmlibError, match="3 labels cannot group 8 rows"):
+        pairings(8, seed=0, shuffles=1, groups=groups[:3])
+
+
+def test_a_shuffling_of_single_rows_is_the_pairing_as_it_is():
+    first, second = normal(0, 20, 2), normal(1, 20, 2)
+    found = dimension_correlation(first, second, seed=0, shuffles=5, groups=np.arange(20))
+    assert found.shuffled == pytest.approx(np.full(5, found.value))
 
 
 def test_shuffled_distances_are_those_of_the_joined_rows():
