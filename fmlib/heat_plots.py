@@ -21,7 +21,7 @@ def figure_heat(heat: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray])
         figure, grid = canvas((7.4, 1 + 1.8 * len(heat)), len(heat), 3, width_ratios=(1, 1, 1.1), sharex="col")
         for (regime, plane), colour, (left, middle, right) in zip(heat.items(), colours, grid, strict=False):
             errors = show(left, centred(plane), "", vmin=0, vmax=top, cmap="magma")
-            left.set_ylabel(regime, fontweight="bold", rotation=0, labelpad=12)
+            left.set_ylabel(regime.replace("-", "\N{MINUS SIGN}"), fontweight="bold", rotation=0, labelpad=12)
             mask = show(middle, centred(masks[regime]), "", vmin=0, vmax=1, cmap="viridis")
             right.scatter(masks[regime].ravel(), plane.ravel(), s=3, alpha=0.3, color=colour, linewidths=0)
             right.set(ylabel="errors (%)", ylim=(0, 100))
