@@ -60,7 +60,7 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
             axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.7, label="white noise")
             axes.axvline(size / 2**0.5 / 3, color=GRAY, lw=0.7, ls=":")
             axes.set(xlabel="radius (cycles an image)", xlim=(0, len(rings)), ylim=(0, 101))
-            axes.legend(frameon=False, loc="upper left")
+            axes.legend(frameon=False, loc="lower right")
         left.set_ylabel("power within the radius (%)")
     return figure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
@@ -145,13 +147,18 @@ def numbers(results: Results) -> dict[str, str]:
         "median": f"{median_radius(results):.2f}",
     }
     for name, amplitudes in arrays_of(results, "jacobians", "amplitude").items():
-        quoted[f"axis.{name}"] = f"{np.mean([axis_share(one) for one in amplitudes]):.3f}"
+        quoted[f"axis.{name}"] = _span([axis_share(one) for one in amplitudes], 3)
     for name, group in table.groupby("network", sort=False):
-        quoted |= {f"S.{name}": f"{group['statistic'].mean():.2f}"}
-        quoted |= {
-            f"{column}.{name}": f"{group[column].mean():.3f}" for column in ("jacobian_low_share", "mask_low_share")
-        }
-    return {name: minus(text) for name, text in quoted.items()}
+        for column, digits in (("statistic", 1), ("jacobian_low_share", 3), ("mask_low_share", 3), ("standard", 1)):
+            quoted[f"{column}.{name}"] = _span(group[column], digits)
+    return quoted
+
+
+def _span(values: Iterable[float], digits: int) -> str:
+    """The least and the largest of several values, or the value that they are."""
+    ordered = sorted(values)
+    low, high = (minus(f"{one:.{digits}f}") for one in (ordered[0], ordered[-1]))
+    return low if low == high else f"{low} to {high}"
 
 
 def _range(values: pd.Series) -> Measured:

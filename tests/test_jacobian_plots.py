@@ -179,7 +179,8 @@ def test_numbers_are_ready_to_read():
     found = jacobian_tables.numbers(Whole(extra=robust()))
     assert (found["corrupted"], found["tried"], found["seeds"]) == ("30", "100", "2")
     assert found["deviations"] == "0.05 and 0.1"
-    assert found["S.N"] == "3.00"
+    assert (found["statistic.N"], found["statistic.F"]) == ("2.5 to 3.5", "5.0")
+    assert found["jacobian_low_share.N"] == "0.250"
     assert found["axis.N+"] == "0.188"  # rows 1, 2 and 3 of column 0, of 16 frequencies
     assert found["lambda"] == f"{PROFILES['quick'].jafr:g}"
     assert found["median"] == f"{np.median(RADII):.2f}"
