@@ -84,7 +84,7 @@ def networks_table(results: Results) -> HTML:
     table, lows = results.table("biased_networks"), arrays_of(results, "jacobians", "low")
     arrays, rows = results.arrays("biased_evaluation"), {}
     for name, group in table.groupby("network", sort=False):
-        hits = {kind: bits(arrays, f"{kind}.{name}") for kind in ("standard", "masked", "attacked")}
+        hits = {kind: bits(arrays, f"{kind}.{name}") for kind in ("standard", "masked")}
         row = {kind: _cell(envelope([wilson(one) for one in found]), 1) for kind, found in hits.items()}
         row["S"] = _span(group["statistic"], DIGITS["statistic"])
         row["amplitude"] = _span(group["amplitude"], DIGITS["amplitude"])
