@@ -53,13 +53,14 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
 
 
 def _described(lab: Lab, store: Store, regime: str, number: int) -> dict[str, Any]:
-    """A network's accuracies in percent, and where its Jacobian and its dataset mask lie."""
+    """A network's accuracies in percent, where its Jacobian and its dataset mask lie, and the mean amplitude of F."""
     hits, found = store.get(lab.evaluation(regime, number)).arrays, store.get(jacobian(lab, regime, number))
     half = torch.from_numpy(store.get(lab.mask(regime, number)).arrays["half"])
     mask = full_plane(half, lab.profile.data.size)
     row: dict[str, Any] = {"network": regime, "repetition": number}
     row |= {name: 100 * float(right.mean()) for name, right in hits.items()}
     row |= {"jacobian_low_share": float(np.nanmean(found.arrays["low"])), "statistic": found.facts["statistic"]}
+    row["amplitude"] = float(found.arrays["amplitude"].mean())
     return row | {"mask_low_share": float(low_share(mask)), "mask_mean_radius": float(mean_radius(mask))}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 from torch import from_numpy
 
-from fmlib.config import profile
+from fmlib.config import PROFILES, profile
 from fmlib.intervals import Measured, average, envelope, paired, wilson
 from fmlib.jacobian_claims import bits, gains, halves, radii
 from fmlib.jacobian_lab import BANDS, DEVIATIONS, trials
@@ -19,6 +19,10 @@ from fmlib.spectra import corner_radius, full_plane, radius
 
 #: Networks with JaFR and without attacks in training.
 JAFR = ("N+", "N++", "N-", "N--")
+
+
+#: Column of the networks' table -> digits after the point.
+DIGITS = {"statistic": 1, "amplitude": 2, "jacobian_low_share": 3, "mask_low_share": 3, "standard": 1}
 
 
 def arrays_of(results: Results, file: str, kind: str) -> dict[str, np.ndarray]:
@@ -72,19 +76,20 @@ def points(results: Results) -> list[tuple[str, float, float]]:
 
 
 def networks_table(results: Results) -> HTML:
-    """Each kind of network: accuracies in percent, S and low share of the Jacobian, low share of the dataset mask.
+    """Each kind of network: accuracies in percent; S, mean amplitude and low share of the Jacobian; the mask's.
 
-    Intervals are Wilson's, or normal ones over images, and with several networks span those of all; those of S and of
-    the mask are the least and the largest of the networks.
+    Intervals are Wilson's, or normal ones over images, and with several networks span those of all. S, the amplitude
+    and the mask's low share are the least and the largest of the networks.
     """
     table, lows = results.table("biased_networks"), arrays_of(results, "jacobians", "low")
     arrays, rows = results.arrays("biased_evaluation"), {}
     for name, group in table.groupby("network", sort=False):
-        hits = {kind: bits(arrays, f"{kind}.{name}") for kind in ("standard", "masked", "attacked")}
+        hits = {kind: bits(arrays, f"{kind}.{name}") for kind in ("standard", "masked")}
         row = {kind: _cell(envelope([wilson(one) for one in found]), 1) for kind, found in hits.items()}
-        row["S"] = _cell(_range(group["statistic"]), 2)
+        row["S"] = _span(group["statistic"], DIGITS["statistic"])
+        row["amplitude"] = _span(group["amplitude"], DIGITS["amplitude"])
         row["Jacobian's low share"] = _cell(envelope([average(one.astype(float)) for one in lows[str(name)]]), 3)
-        row["mask's low share"] = _cell(_range(group["mask_low_share"]), 3)
+        row["mask's low share"] = _span(group["mask_low_share"], DIGITS["mask_low_share"])
         rows[minus(str(name))] = row
     return _html(pd.DataFrame(rows).T)
 
@@ -146,10 +151,12 @@ def numbers(results: Results) -> dict[str, str]:
         "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
         "median": f"{median_radius(results):.2f}",
     }
+    for name in PROFILES["paper"].biased:  # a number of a network that another profile leaves out is none
+        quoted |= {f"{column}.{name}": "none" for column in ("axis", *DIGITS)}
     for name, amplitudes in arrays_of(results, "jacobians", "amplitude").items():
         quoted[f"axis.{name}"] = _span([axis_share(one) for one in amplitudes], 3)
     for name, group in table.groupby("network", sort=False):
-        for column, digits in (("statistic", 1), ("jacobian_low_share", 3), ("mask_low_share", 3), ("standard", 1)):
+        for column, digits in DIGITS.items():
             quoted[f"{column}.{name}"] = _span(group[column], digits)
     return quoted
 
@@ -159,10 +166,6 @@ def _span(values: Iterable[float], digits: int) -> str:
     ordered = sorted(values)
     low, high = (minus(f"{one:.{digits}f}") for one in (ordered[0], ordered[-1]))
     return low if low == high else f"{low} to {high}"
-
-
-def _range(values: pd.Series) -> Measured:
-    return Measured(float(values.mean()), float(values.min()), float(values.max()), len(values))
 
 
 def _against(name: str) -> str:

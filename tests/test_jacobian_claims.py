@@ -41,8 +41,9 @@ class Made:
             self.files["biased_evaluation"] |= packed(f"standard.{name}", draws[: count(name), :, 0, 0] < value)
             for number in range(count(name)):
                 mask = (masks or {}).get(name, 0.5) + 0.01 * number
-                rows.append((name, number, 10 * value + number, value, mask, 100 * value))
-        columns = ["network", "repetition", "statistic", "jacobian_low_share", "mask_low_share", "standard"]
+                rows.append((name, number, 10 * value + number, value, mask, 100 * value, 3.0))
+        shares = ["jacobian_low_share", "mask_low_share", "standard"]
+        columns = ["network", "repetition", "statistic", *shares, "amplitude"]
         self.tables = {"biased_networks": pd.DataFrame(rows, columns=columns)}
         spectra = [
             (f"kind {place}", severity, RADII[place] + 0.001 * (severity - 3))

@@ -258,6 +258,7 @@ def test_files_hold_what_the_jobs_found(lab, store, tmp_path):
     whole = np.unpackbits(store.get(corrupted(lab, "N+", 1)).arrays["corruptions"], count=CORRUPTED * 70)
     assert (right(results, "corruptions", "N+")[1] == 100 * whole.reshape(CORRUPTED, 14, 5)).all()
     amplitude = store.get(jacobian(lab, "N+", 1)).arrays["amplitude"]
+    assert table.loc[("N+", 1), "amplitude"] == pytest.approx(amplitude.mean(), rel=1e-5)
     stored = results.arrays("jacobians")["amplitude.N+"][1].astype(float)
     assert stored == pytest.approx(amplitude / amplitude.mean(), rel=2e-3)
     assert (results.arrays("robustness")["Square.F"] == store.get(robust(lab, "F")).arrays["Square"]).all()
