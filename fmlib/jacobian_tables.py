@@ -151,8 +151,8 @@ def numbers(results: Results) -> dict[str, str]:
         "deviations": " and ".join(f"{one:g}" for one in DEVIATIONS),
         "median": f"{median_radius(results):.2f}",
     }
-    for name in PROFILES["paper"].biased:  # a number of a network that another profile leaves out is none
-        quoted |= {f"{column}.{name}": "none" for column in ("axis", *DIGITS)}
+    for name in PROFILES["paper"].biased:  # those that this profile leaves out
+        quoted |= {f"{column}.{name}": "(not trained here)" for column in ("axis", *DIGITS)}
     for name, amplitudes in arrays_of(results, "jacobians", "amplitude").items():
         quoted[f"axis.{name}"] = _span([axis_share(one) for one in amplitudes], 3)
     for name, group in table.groupby("network", sort=False):
