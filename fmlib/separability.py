@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, permutation_test_score
@@ -91,9 +92,12 @@ def _umap(features: np.ndarray, seed: int) -> np.ndarray:
     """Two coordinates for each row; single-threaded, so that a seed gives one result."""
     from umap import UMAP  # takes seconds to import
 
+    threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return UMAP(n_neighbors=min(20, len(features) - 1), random_state=seed, n_jobs=1).fit_transform(features)
+        found = UMAP(n_neighbors=min(20, len(features) - 1), random_state=seed, n_jobs=1).fit_transform(features)
+    torch.set_num_threads(threads)  # numba shares torch's threads, and leaves as many as the machine has cores
+    return found
 
 
 def neighbours(found: Map, labels: np.ndarray) -> np.ndarray:

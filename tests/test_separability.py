@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
@@ -184,6 +185,12 @@ def test_map_of_outputs_keeps_to_its_seed_and_parts_what_the_features_name():
 
 
 @pytest.mark.slow
+def test_maps_leave_torch_as_many_threads_as_it_had():
+    assert torch.get_num_threads() == 1  # of conftest.py
+    separability.umap_of_masks(*named(), seed=0)
+    assert torch.get_num_threads() == 1
+
+
 def test_no_label_enters_the_map_of_masks():
     features, labels = named()
     turned = (labels + 1) % 3  # other labels, and the same classes to hold out from
