@@ -42,20 +42,19 @@ COUNTS = (16, 40, 80, 160)  # images, ten times from the first to the last
 
 @dataclass(frozen=True)
 class Case:
-    """One size of problem: image side, network, images, schedule, and how many masks the engine takes at once."""
+    """One size of problem: image side, network, images and schedule."""
 
     size: int
     architecture: str
     images: int
     spec: ImageMaskSpec
-    chunk: int
     cpu: bool = True  # whether it is measured on a CPU unless asked for
 
 
 CASES = {
-    "quick-32": Case(32, "tiny_vgg", 64, ImageMaskSpec(epochs=400), 64),
-    "laptop-64": Case(64, "small_vgg", 64, ImageMaskSpec(epochs=400), 32),
-    "paper-128": Case(128, "vgg11_bn", 64, ImageMaskSpec(epochs=400), 64, cpu=False),
+    "quick-32": Case(32, "tiny_vgg", 64, ImageMaskSpec(epochs=400)),
+    "laptop-64": Case(64, "small_vgg", 64, ImageMaskSpec(epochs=400)),
+    "paper-128": Case(128, "vgg11_bn", 64, ImageMaskSpec(epochs=400), cpu=False),
 }
 
 
@@ -106,16 +105,16 @@ class _Problem:
     images: Tensor
     targets: Tensor
 
-    def engine(self, spec: ImageMaskSpec, chunk: int, count: int | None = None) -> tuple[Tensor, int, float]:
-        """Masks of the first `count` images in chunks: (count, H, Wh); mask steps taken; seconds."""
+    def engine(
+        self, spec: ImageMaskSpec, together: int | None = None, count: int | None = None
+    ) -> tuple[Tensor, int, float]:
+        """Masks of the first `count` images, `together` in work: (count, H, Wh); mask steps taken; seconds."""
         images, targets = self.images[:count], self.targets[:count]
-        start, halves, steps = time.perf_counter(), [], 0
-        for part, labels in zip(images.split(chunk), targets.split(chunk), strict=True):
-            index = torch.arange(len(part), device=part.device)
-            learned = learn_masks(self.model, part, labels, index, spec, seed=SEED, centre=MEAN, progress=False)
-            halves.append(learned.half)
-            steps += int(learned.epochs.sum())  # waits for the device
-        return torch.cat(halves), steps, time.perf_counter() - start
+        index, start = torch.arange(len(images), device=images.device), time.perf_counter()
+        learned = learn_masks(
+            self.model, images, targets, index, spec, seed=SEED, centre=MEAN, together=together, progress=False
+        )
+        return learned.half, int(learned.epochs.sum()), time.perf_counter() - start  # the host has the epochs
 
 
 def _problem(size: int, architecture: str, count: int, device: torch.device) -> _Problem:
@@ -163,9 +162,9 @@ def _peak(device: torch.device) -> float:
 def _row(name: str, case: Case, device: torch.device, ceiling: float, say: Callable[[str], None]) -> dict[str, Any]:
     problem = _problem(case.size, case.architecture, case.images, device)
     spec, runs = case.spec, []
-    problem.engine(replace(spec, epochs=5), case.chunk)  # warms up
+    problem.engine(replace(spec, epochs=5))  # warms up
     for _ in range(3):
-        half, steps, seconds = problem.engine(spec, case.chunk)
+        half, steps, seconds = problem.engine(spec)
         runs.append(steps / seconds)
     say(f"{name}: engine {median(runs):.0f} mask steps/s")
     peak, paces, alone = _peak(device), [], []
@@ -201,16 +200,16 @@ def _scaling(device: torch.device) -> dict[str, list[dict[str, float]]]:
     spec = ImageMaskSpec(epochs=30)
     problem = _problem(64, "small_vgg", max(COUNTS), device)
 
-    def measured(problem: _Problem, chunk: int, count: int) -> dict[str, float]:
-        runs = [problem.engine(spec, chunk, count)[1:] for _ in range(3)]
+    def measured(problem: _Problem, together: int | None, count: int) -> dict[str, float]:
+        runs = [problem.engine(spec, together, count)[1:] for _ in range(3)]
         seconds = median(took for _, took in runs)
         return {"seconds": seconds, "steps_per_s": runs[0][0] / seconds}
 
     return {
-        "images": [{"images": n} | measured(problem, 32, n) for n in COUNTS],
+        "images": [{"images": n} | measured(problem, None, n) for n in COUNTS],
         "batch": [{"batch": n} | measured(problem, n, 64) for n in BATCHES],
         "resolution": [
-            {"size": size} | measured(_problem(size, "small_vgg", 16, device), 16, 16) for size in RESOLUTIONS
+            {"size": size} | measured(_problem(size, "small_vgg", 16, device), None, 16) for size in RESOLUTIONS
         ],
     }
 

@@ -331,7 +331,7 @@ PROFILES = {
             image_mask=ImageMaskSpec(),
             second_network=NetworkSpec("resnet18"),
             images=0,
-            chunk=256,
+            chunk=2000,  # all: the last masks of a job, of 20,000 steps, run almost alone
         ),
     )
 }

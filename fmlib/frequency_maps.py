@@ -27,11 +27,13 @@ which Adam's step does not see. Step by step the maps are theirs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fmlib.config import FrequencyMapSpec
+from fmlib.engine import Epoch
 from fmlib.spectra import l1_share
 
 
@@ -40,7 +42,8 @@ class FrequencyMaps:
 
     def __init__(self, spec: FrequencyMapSpec, image: torch.Size) -> None:
         """image: (C, H, W)."""
-        self.spec, self.leading = spec, image[:1]
+        self.spec, self.window = spec, spec.window
+        self.leading: Sequence[int] = image[:1]
         self.weight = spec.penalty * math.prod(image)  # of the mean of M
 
     def share(self, maps: Tensor, width: int) -> Tensor:
@@ -51,15 +54,11 @@ class FrequencyMaps:
         """The losses behind the maps (N,) as they are; there is no guard for one to be beyond."""
         return losses, torch.zeros_like(losses, dtype=torch.bool)
 
-    def still(self, found: dict[str, Tensor], history: dict[str, list[Tensor]], before: Tensor) -> Tensor:
-        """Whether J is within `calm` of the mean of its `window` last values, `least` epochs done: (K,) bool.
-
-        found: (K,) values of this epoch; history: those of the epochs before; before: (K,) mean of M that J had.
-        """
-        earlier = self.spec.window - 1
-        if len(history["invariance"]) + 1 < self.spec.least:
-            return torch.zeros_like(before, dtype=torch.bool)
-        costs = torch.stack(history["invariance"][-earlier:])  # (window - 1, K)
-        shares = torch.stack(history["l1_share"][-earlier - 1 : -1])  # at the beginning of the same epochs
-        falls = costs - found["invariance"] + self.weight * (shares - before)  # of J since each
-        return falls.sum(0).abs() < self.spec.window * self.spec.calm
+    def still(self, epoch: Epoch) -> Tensor:
+        """Whether J is within `calm` of the mean of its `window` last values, `least` epochs done: (A,) bool."""
+        costs = epoch.earlier["invariance"][:, 1:]  # (A, window - 1)
+        shares = epoch.earlier["l1_share"][:, :-1]  # (A, window - 1), at the beginning of the same epochs
+        now = epoch.found["invariance"] + self.weight * epoch.before  # J
+        falls = costs + self.weight * shares - now[:, None]  # of J since each
+        near = falls.sum(1).abs() < self.spec.window * self.spec.calm
+        return near & (epoch.done + 1 >= self.spec.least)

@@ -86,7 +86,7 @@ def chunks(lab: Lab) -> range:
 
 
 def image_masks(lab: Lab, kind: str, chunk: int, repetition: int = 0) -> Job:
-    """The masks of the eligible images in a chunk of the candidates, in one batch; target: the network's prediction.
+    """The masks of the eligible images in a chunk of the candidates; target: the network's prediction.
 
     Which images are eligible is decided by the first networks; `repetition` chooses the network that is masked.
     """
@@ -96,8 +96,7 @@ def image_masks(lab: Lab, kind: str, chunk: int, repetition: int = 0) -> Job:
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
         images, model = lab.open_dataset(inputs[0]).validation, lab.open_network(inputs[1])
         labels = images.labels.cpu().numpy()
-        start = chunk * lab.profile.chunk
-        considered = candidates(lab, labels)[start : start + lab.profile.chunk]
+        considered = candidates(lab, labels)[first:last]
         chosen = considered[eligible(inputs[2], labels)[considered]]
         index = torch.from_numpy(chosen).to(lab.device)
         pixels = images.pixels(index)
@@ -123,10 +122,11 @@ def image_masks(lab: Lab, kind: str, chunk: int, repetition: int = 0) -> Job:
             found |= _judge(lab, model, pixels, targets, learned.half)
         return Artifact({name: torch.as_tensor(value).cpu().numpy() for name, value in found.items()})
 
-    described = {"mask": asdict(spec), "kind": kind, "images": _window(lab, chunk)}
+    first, last = _window(lab, chunk)
+    described = {"mask": asdict(spec), "kind": kind, "images": [first, last]}
     name = f"image masks {kind} ({lab.profile.name}, seed {lab.seed + repetition}, chunk {chunk + 1})"
     inputs = (lab.dataset, lab.network(regime, repetition), pairs(lab))
-    return Job("image_masks", name, described, compute, inputs, passes=0.2 * spec.epochs * lab.profile.chunk)
+    return Job("image_masks", name, described, compute, inputs, passes=0.2 * spec.epochs * (last - first))
 
 
 def _window(lab: Lab, chunk: int) -> list[int]:

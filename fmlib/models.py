@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models.resnet import BasicBlock
 
 from fmlib.config import FmlibError, NetworkSpec, require
-from fmlib.runtime import frozen, mixed_precision, seeded
+from fmlib.runtime import frozen, keep_freed_memory, mixed_precision, seeded
 
 
 class Normalized(nn.Module):
@@ -97,6 +97,7 @@ def build(spec: NetworkSpec, seed: int) -> Normalized:
     require(
         spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}"
     )
+    keep_freed_memory()
     with seeded(seed, "initial weights"):
         network = ARCHITECTURES[spec.architecture](spec.channels, spec.classes)
     return Normalized(network, spec.mean, spec.std).to(memory_format=torch.channels_last)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -84,8 +87,32 @@ def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int, warmup: f
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager:
-    """Autocast to bfloat16 on CUDA; full precision elsewhere."""
-    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda")
+    """Autocast to bfloat16 on CUDA devices that compute in it (a T4 only imitates it); full precision elsewhere."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=able)
+
+
+def room(device: torch.device) -> int:
+    """Bytes that the intermediate results of a step may take.
+
+    On CUDA half of the memory that is free; elsewhere 64 MiB, beyond which larger batches were no faster on two cores.
+    """
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + held) // 2
+    return 64 * 2**20
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the process keep the memory that it frees, for the next step, where its C library is glibc.
+
+    By default glibc hands large blocks back to the system at once, and every step waits for fresh pages: at 64 px and
+    128 images a step takes 1.4 times as long, at 128 px twice as long.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: only blocks beyond a GiB are of their own
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing is handed back
 
 
 class Checkpoint(Protocol):

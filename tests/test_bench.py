@@ -68,7 +68,7 @@ def test_the_bill_counts_shared_jobs_once():
 @pytest.fixture
 def tiny(monkeypatch):
     """Cases of a second."""
-    monkeypatch.setattr(bench, "CASES", {"quick-32": Case(16, "tiny_vgg", 4, ImageMaskSpec(epochs=5), 2)})
+    monkeypatch.setattr(bench, "CASES", {"quick-32": Case(16, "tiny_vgg", 4, ImageMaskSpec(epochs=5))})
     monkeypatch.setattr(bench, "COUNTS", (2, 4))
     monkeypatch.setattr(bench, "BATCHES", (1, 2))
     monkeypatch.setattr(bench, "RESOLUTIONS", (16,))

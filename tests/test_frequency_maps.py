@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fmlib import masks
+from fmlib import engine
 from fmlib.attacks import perturb
 from fmlib.config import AttackSpec, FmlibError, FrequencyMapSpec
 from fmlib.data import planted_tones, tone_mask
+from fmlib.engine import Epoch
 from fmlib.frequency_maps import FrequencyMaps
 from fmlib.image_lab import predictions
 from fmlib.masks import learn_masks
@@ -120,8 +121,11 @@ def test_cost_is_the_cross_entropy_whatever_the_image_alone_costs():
 # ------------------------------------------------------------------------------------------------------- stopping
 
 
-def values(losses: list[float], shares: list[float]) -> dict[str, list[torch.Tensor]]:
-    return {"invariance": [torch.tensor([one]) for one in losses], "l1_share": [torch.tensor([one]) for one in shares]}
+def epoch(losses: list[float], shares: list[float], window: int) -> Epoch:
+    """The epoch of the last loss, one map's; shares: of each loss the mean of the map after it, but for the last."""
+    found = {"invariance": torch.tensor(losses[-1:]), "l1_share": torch.ones(1)}
+    earlier = {"invariance": torch.tensor([losses[:-1][-window:]]), "l1_share": torch.tensor([shares[-window:]])}
+    return Epoch(torch.tensor([0]), torch.tensor([len(losses) - 1]), torch.tensor(shares[-1:]), found, earlier)
 
 
 @pytest.mark.parametrize(
@@ -136,18 +140,16 @@ def values(losses: list[float], shares: list[float]) -> dict[str, list[torch.Ten
 )
 def test_a_map_is_still_when_its_loss_is_the_mean_of_the_last_ones(losses, still):
     spec = FrequencyMapSpec(penalty=0, least=5, window=4, calm=0.04)
-    history = values(losses[:-1], [1.0] * 5)
-    found = {"invariance": torch.tensor([losses[-1]])}
-    assert FrequencyMaps(spec, torch.Size((1, 8, 8))).still(found, history, torch.ones(1)).item() is still
+    objective = FrequencyMaps(spec, torch.Size((1, 8, 8)))
+    assert objective.still(epoch(losses, [1.0] * 5, objective.window)).item() is still
 
 
 def test_penalty_counts_in_the_loss_that_must_be_still():
     """64 entries at 1 each fall by a hundredth, .64 of J; the share before an epoch is the one that it paid for."""
     spec = FrequencyMapSpec(penalty=1, least=5, window=3, calm=0.4)
-    objective, found = FrequencyMaps(spec, torch.Size((1, 8, 8))), {"invariance": torch.tensor([0.0])}
+    objective = FrequencyMaps(spec, torch.Size((1, 8, 8)))
     for shares, still in (([1, 1, 1, 0.99], False), ([1, 1, 0.99, 0.99], True), ([1, 0.99, 0.98, 0.97], False)):
-        history = values([0.0] * 4, shares)
-        assert objective.still(found, history, history["l1_share"][-1]).item() is still
+        assert objective.still(epoch([0.0] * 5, shares, objective.window)).item() is still
 
 
 def test_no_map_stops_before_its_least_epochs(problem):
@@ -177,14 +179,14 @@ def test_maps_learned_together_equal_each_learned_alone(problem):
 def test_how_often_the_host_looks_changes_nothing(problem, monkeypatch):
     found = []
     for every in (1, 1000):
-        monkeypatch.setattr(masks, "CHECKED", every)
+        monkeypatch.setattr(engine, "CHECKED", every)
         found.append(learn(problem))
     torch.testing.assert_close(found[0].half, found[1].half, atol=1e-5, rtol=0)
     assert torch.equal(found[0].epochs, found[1].epochs)
 
 
 def test_resumed_maps_equal_uninterrupted_bit_for_bit(coloured, memory_checkpoint, monkeypatch):
-    monkeypatch.setattr(masks, "CHECKED", 1)
+    monkeypatch.setattr(engine, "CHECKED", 1)
     whole = learn(coloured)
     checkpoint = memory_checkpoint(interrupt_after=50)
     with pytest.raises(memory_checkpoint.Interrupted):

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from fmlib import masks
+from fmlib import engine
 from fmlib.config import FmlibError, ImageMaskSpec, MaskSpec, NetworkSpec, PlantedSpec, TrainSpec
 from fmlib.data import make_planted, planted_tones, tone_mask
+from fmlib.engine import Epoch
 from fmlib.masks import Invariance, guarded_exp_square, learn_masks
 from fmlib.models import build
 from fmlib.spectra import apply_mask, half_plane, l1_share
@@ -173,7 +174,7 @@ def test_no_guard_lets_the_optimiser_overflow_in_silence(steep, memory_checkpoin
         learn_masks(*steep, ONE, spec, seed=0, checkpoint=checkpoint, progress=False)
     except FmlibError:
         return  # said so: the guard or the overflow
-    moments = checkpoint.load()["optimizer"]["state"][0]["exp_avg_sq"]
+    moments = checkpoint.load()["rows"]["square"]
     assert bool(moments.isfinite().all())
 
 
@@ -316,9 +317,10 @@ def test_an_epoch_is_still_if_share_and_cost_are_and_the_prediction_is_kept():
     objective = Invariance(ImageMaskSpec(still=1e-2, calm=1e-3), torch.ones(4))
     found = {"l1_share": [0.5, 0.52, 0.5, 0.5], "kept": [1.0, 1.0, 0.0, 1.0], "invariance": [1.0, 1.0, 1.0, 1.01]}
     found = {name: torch.tensor(row) for name, row in found.items()}
-    earlier, before = {"invariance": [torch.ones(4)]}, torch.full((4,), 0.5)
-    assert objective.still(found, earlier, before).tolist() == [True, False, False, False]
-    assert objective.still(found, {"invariance": []}, before).tolist() == [True, False, False, True]
+    earlier, before, number = {"invariance": torch.ones(4, 1)}, torch.full((4,), 0.5), torch.arange(4)
+    for done, last in ((1, False), (0, True)):  # nothing comes before the first epoch that its cost could differ from
+        epoch = Epoch(number, torch.full((4,), done), before, found, earlier)
+        assert objective.still(epoch).tolist() == [True, False, False, last]
 
 
 def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
@@ -336,14 +338,14 @@ def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
 @pytest.fixture
 def looked_at_every_step(monkeypatch):
     """So that states are saved, and stopped masks leave the batch, after every epoch."""
-    monkeypatch.setattr(masks, "CHECKED", 1)
+    monkeypatch.setattr(engine, "CHECKED", 1)
 
 
 def test_how_often_the_host_looks_changes_nothing_but_the_time(learn, monkeypatch):
     """Masks that stop between two looks stay in the batch until the next, and do not move."""
     found = []
     for every in (1, 20, 1000):
-        monkeypatch.setattr(masks, "CHECKED", every)
+        monkeypatch.setattr(engine, "CHECKED", every)
         found.append(learn(list(range(8)), torch.arange(8), STOPPING))
     assert found[0].epochs.min().item() < found[0].epochs.max().item()
     for other in found[1:]:

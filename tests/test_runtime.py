@@ -1,6 +1,10 @@
-"""Generators, seeds and frozen models."""
+"""Generators, seeds, frozen models, devices and memory."""
 
 from __future__ import annotations
+
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fmlib.config import FmlibError
-from fmlib.runtime import frozen, generator, mixed_precision, pick_device, seeded
+from fmlib.runtime import frozen, generator, mixed_precision, pick_device, room, seeded
 
 numbers = st.integers(0, 2**40)
 purposes = st.text(max_size=12)
@@ -151,3 +155,34 @@ def test_cpu_and_auto_are_usable():
 def test_precision_is_full_on_the_cpu():
     with mixed_precision(torch.device("cpu")):
         assert (torch.rand(2, 2) @ torch.rand(2, 2)).dtype == torch.float32
+
+
+# ----------------------------------------------------------------------------------------------------- memory
+
+FAULTS = """
+import resource, sys, torch
+from fmlib.runtime import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.set_num_threads(1)
+counts = []
+for _ in range(21):
+    torch.ones(2**24)  # 64 MiB
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(counts[-1] - counts[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_kept_memory_is_not_fetched_page_by_page_again():
+    """Twenty blocks after a first one: at least 32 huge pages each, or none."""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, check=True).stdout)
+        for mode in ("kept", "returned")
+    )
+    assert returned >= 20 * 32
+    assert kept < returned / 10
+
+
+def test_a_processor_has_room_for_a_few_large_results():
+    assert 2**20 < room(torch.device("cpu")) < 2**30

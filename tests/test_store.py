@@ -381,13 +381,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fmlib import masks
+from fmlib import engine
 from fmlib.config import MaskSpec
 from fmlib.masks import learn_masks
 from fmlib.store import Artifact, Job, Store
 
 torch.set_num_threads(1)
-masks.CHECKED = 1  # a state may be saved after every step
+engine.CHECKED = 1  # a state may be saved after every step
 root = Path(sys.argv[1])
 
 
