@@ -15,9 +15,6 @@ CHAPTER = "jacobian_regularisation"
 CHAN = "Chan et al. (2022), abstract"
 KRISHNAMACHARI = "Krishnamachari et al. (2022)"
 
-#: Regimes of which several networks are compared, seed by seed.
-REPEATED = ("N", "N+", "N-")
-
 
 def bits(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
     """A packed array of bool as it was: `name` holds its bits, `name.shape` its shape."""
@@ -129,11 +126,12 @@ def _bands(regime: str, sign: int) -> Measure:
 
 
 def _attack(first: str, second: str) -> Measure:
-    """Difference of two networks' accuracies under AutoAttack, paired over images."""
+    """Difference of two regimes' accuracies under AutoAttack, paired over images and seeds."""
 
     def measure(results: Results) -> Measured:
         arrays = results.arrays("robustness")
-        return paired(*(arrays[f"AutoAttack.{name}"] for name in (first, second)))
+        pairs = zip(*(arrays[f"AutoAttack.{name}"] for name in (first, second)), strict=False)
+        return envelope([paired(*pair) for pair in pairs])
 
     return measure
 
@@ -147,7 +145,8 @@ def _masking(attack: str) -> Measure:
     def measure(results: Results) -> Measured:
         arrays = results.arrays("robustness")
         names = [name.removeprefix("PGD.") for name in arrays if name.startswith("PGD.")]
-        return max(paired(arrays[f"PGD.{name}"], arrays[f"{attack}.{name}"]) for name in names)
+        pairs = (zip(arrays[f"PGD.{name}"], arrays[f"{attack}.{name}"], strict=True) for name in names)
+        return max(paired(*pair) for one in pairs for pair in one)
 
     return measure
 
@@ -329,6 +328,16 @@ CLAIMS: list[Claim] = [
         "The penalty at high radii, without adversarial training, makes a network withstand AutoAttack better.",
         _attack("N_low", "N"),
         POINTS,
+    ),
+    at_most(
+        "J.attack.N_high",
+        CONTROL,
+        CHAPTER,
+        "The penalty at low radii, which bends the Jacobian the other way, does not help against AutoAttack.",
+        _attack("N_high", "N"),
+        near=2,
+        far=5,
+        unit=POINTS,
     ),
     *(
         at_most(

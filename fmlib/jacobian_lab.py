@@ -15,7 +15,6 @@ from fmlib.corruptions import CORRUPTIONS, band_noise, corrupt, frequencies
 from fmlib.data import Split
 from fmlib.image_lab import attack_all, candidates, predictions
 from fmlib.jacobian import input_gradients, jafr_statistic, radial_shares
-from fmlib.jacobian_claims import REPEATED
 from fmlib.lab import Lab
 from fmlib.runtime import generator
 from fmlib.spectra import corner_radius, full_plane, low_share, mean_amplitude
@@ -28,8 +27,8 @@ BANDS, DEVIATIONS = 6, (0.05, 0.1)
 
 
 def networks(lab: Lab) -> dict[str, int]:
-    """Regime -> how many networks of it are compared: N, N+ and N- as often as the profile says, the others once."""
-    return dict.fromkeys(REPEATED, lab.profile.bias_repetitions) | dict.fromkeys(lab.profile.biased, 1)
+    """Regime -> how many networks of it are compared."""
+    return dict.fromkeys(lab.profile.repeated, lab.profile.bias_repetitions) | dict.fromkeys(lab.profile.biased, 1)
 
 
 def first_images(lab: Lab, dataset: Artifact, count: int) -> Split:
@@ -137,7 +136,7 @@ def trials(profile: Profile) -> dict[str, tuple[str, AttackSpec]]:
     }
 
 
-def robust(lab: Lab, regime: str) -> Job:
+def robust(lab: Lab, regime: str, repetition: int = 0) -> Job:
     """Whether a network is right on each of the first images, and stays right under each of the `trials`: (N,) each."""
 
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
@@ -151,6 +150,6 @@ def robust(lab: Lab, regime: str) -> Job:
     spec = lab.profile.evaluation
     rounds = 2 * spec.steps * spec.restarts + 9 * spec.steps + 2 * spec.queries / 3  # if every image withstands
     described = {"attack": asdict(spec), "images": lab.profile.tried, "seed": lab.seed}
-    inputs = (lab.dataset, lab.network(regime))
-    name = f"robustness of {regime} ({lab.title}, seed {lab.seed})"
+    inputs = (lab.dataset, lab.network(regime, repetition))
+    name = f"robustness of {regime} ({lab.title}, seed {lab.seed + repetition})"
     return Job("robust", name, described, compute, inputs, passes=rounds * lab.profile.tried)

@@ -36,7 +36,7 @@ def _jobs(lab: Lab) -> list[Job]:
     return [
         *(job(lab, *one) for one in _each(lab) for job in (jacobian, corrupted)),
         *(lab.evaluation(*one) for one in _each(lab)),
-        *(robust(lab, regime) for regime in networks(lab)),
+        *(robust(lab, *one) for one in _each(lab)),
         corruption_spectra(lab),
     ]
 
@@ -112,12 +112,12 @@ def _corruptions(lab: Lab, store: Store) -> dict[str, np.ndarray]:
 
 
 def _robustness(lab: Lab, store: Store) -> dict[str, np.ndarray]:
-    """`<attack>.<regime>`: right on each of the first images, and still so when attacked, (N,)."""
-    return {
-        f"{name}.{regime}": right
-        for regime in networks(lab)
-        for name, right in store.get(robust(lab, regime)).arrays.items()
-    }
+    """`<attack>.<regime>`: right on each of the first images, and still so when attacked, (repetitions, N)."""
+    arrays: dict[str, np.ndarray] = {}
+    for regime, count in networks(lab).items():
+        parts = [store.get(robust(lab, regime, number)).arrays for number in range(count)]
+        arrays |= {f"{name}.{regime}": np.stack([one[name] for one in parts]) for name in parts[0]}
+    return arrays
 
 
 RECIPES = (

@@ -113,11 +113,14 @@ def biased(arrays: dict[str, np.ndarray]) -> list[str]:
 
 
 def attacks_table(results: Results) -> HTML:
-    """Each network: percent of the first images that it gets right, as they are and under each attack."""
+    """Each kind of network: percent of the first images that it gets right, as they are and under each attack."""
     arrays = results.arrays("robustness")
     kinds = ["clean", *trials(profile(results.profile))]
     names = dict.fromkeys(name.split(".")[1] for name in arrays)
-    cells = {minus(name): {kind: _cell(wilson(arrays[f"{kind}.{name}"]), 1) for kind in kinds} for name in names}
+    cells = {
+        minus(name): {kind: _cell(envelope([wilson(one) for one in arrays[f"{kind}.{name}"]]), 1) for kind in kinds}
+        for name in names
+    }
     return _html(pd.DataFrame(cells).T)
 
 
@@ -125,12 +128,13 @@ def differences(results: Results) -> HTML:
     """Each biased network against the one of the same training without a bias, under each attack, in points."""
     arrays = results.arrays("robustness")
     kinds = ["clean", *trials(profile(results.profile))]
-    cells = {
-        _against(name): {
-            kind: _cell(paired(arrays[f"{kind}.{name}"], arrays[f"{kind}.{name[0]}"]), 1) for kind in kinds
+    cells: dict[str, dict[str, str]] = {}
+    for name in biased(arrays):
+        own, base = ({kind: arrays[f"{kind}.{one}"] for kind in kinds} for one in (name, name[0]))
+        cells[_against(name)] = {
+            kind: _cell(envelope([paired(*pair) for pair in zip(own[kind], base[kind], strict=False)]), 1)
+            for kind in kinds
         }
-        for name in biased(arrays)
-    }
     return _html(pd.DataFrame(cells).T)
 
 
@@ -143,7 +147,7 @@ def numbers(results: Results) -> dict[str, str]:
         "sensitivity": f"{found.sensitivity:g}",
         "seeds": f"{len(clean)}",
         "corrupted": f"{clean.shape[1]:,}",
-        "tried": f"{len(results.arrays('robustness')['clean.N']):,}",
+        "tried": f"{results.arrays('robustness')['clean.N'].shape[1]:,}",
         "steps": f"{found.evaluation.steps}",
         "restarts": f"{found.evaluation.restarts}",
         "queries": f"{found.evaluation.queries:,}",

@@ -21,7 +21,7 @@ RADII = np.random.default_rng(0).permutation(KINDS) / KINDS
 
 
 def count(name: str) -> int:
-    return SEEDS if name in ("N", "N+", "N-") else 1
+    return SEEDS if name in ("N", "N+", "N-", "N_low") else 1
 
 
 class Made:
@@ -176,7 +176,7 @@ def test_jacobians_and_statistics_are_differences_from_n():
     made = Made(low={"N": 0.25, "N+": 0.75, "N-": 0.125, "N_low": 0.5})
     assert measured(made, "J.jacobian.N+")[:3] == (0.5, 0.5, 0.5)
     assert measured(made, "J.jacobian.N-")[:3] == (0.125, 0.125, 0.125)
-    assert measured(made, "J.jacobian.N_low") == Measured(0.25, 0.25, 0.25, IMAGES)
+    assert measured(made, "J.jacobian.N_low") == Measured(0.25, 0.25, 0.25, SEEDS * IMAGES)
     assert measured(made, "J.statistic.N+")[:3] == (5, 5, 5)
     assert measured(made, "J.statistic.N-")[:3] == (1.25, 1.25, 1.25)
 
@@ -193,22 +193,33 @@ def test_accuracy_is_the_biased_networks_less_that_of_n():
     assert measured(made, "J.accuracy.N-").value == 0
 
 
-def robust(**right_of: int) -> dict[str, np.ndarray]:
-    """Of 100 images so many withstand: `<attack>__<name>` with "p" for "+"."""
-    return {key.replace("__", ".").replace("p", "+"): np.arange(100) < value for key, value in right_of.items()}
+def robust(**right_of: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Of 100 images so many withstand in each repetition: `<attack>__<name>` with "p" for "+"."""
+    withstood = {key.replace("__", ".").replace("p", "+"): np.array(shares) for key, shares in right_of.items()}
+    return {key: np.arange(100) < shares[:, None] for key, shares in withstood.items()}
 
 
-def test_attacks_compare_the_biased_network_with_its_base():
-    made = Made(robust=robust(AutoAttack__Fp=60, AutoAttack__F=40, AutoAttack__Np=5, AutoAttack__N=10))
+def test_attacks_compare_the_biased_network_with_its_base_of_the_same_seed():
+    shares = {"AutoAttack__Fp": (60,), "AutoAttack__F": (40,), "AutoAttack__Np": (5, 40), "AutoAttack__N": (10, 20)}
+    made = Made(robust=robust(**shares))
     assert measured(made, "J.attack.F+").value == 20
-    assert measured(made, "J.attack.N+").value == -5
+    found = measured(made, "J.attack.N+")
+    assert found.value == 7.5  # -5 and 20
+    assert found.low < -5
+    assert found.high > 20
+
+
+def test_a_network_of_one_seed_is_compared_with_the_first_of_its_base():
+    made = Made(robust=robust(AutoAttack__N_high=(30,), AutoAttack__N=(10, 90)))
+    assert measured(made, "J.attack.N_high").value == 20
 
 
 def test_masking_is_judged_by_the_network_where_it_is_worst():
-    shares = {"PGD__N": 10, "PGD__Fp": 50, "Square__N": 30, "Square__Fp": 43, "AutoAttack__N": 9, "AutoAttack__Fp": 49}
-    found = robust(**shares) | {"PGD half.N": np.zeros(100, bool)}
+    shares = {"PGD__N": (10, 10), "PGD__Fp": (50,), "Square__N": (30, 3), "Square__Fp": (48,)}
+    shares |= {"AutoAttack__N": (9, 10), "AutoAttack__Fp": (49,)}
+    found = robust(**shares) | {"PGD half.N": np.zeros((2, 100), bool)}
     made = Made(robust=found)
-    assert measured(made, "J.masking.Square").value == 7  # of F+; of N it is -20
+    assert measured(made, "J.masking.Square").value == 7  # of the second N; of the first it is -20, of F+ 2
     assert measured(made, "J.masking.AutoAttack").value == 1
 
 

@@ -46,8 +46,9 @@ def lab():
         evaluation=EvaluationSpec(epsilon=0.15, step=0.1, steps=3, restarts=2, queries=20),
         tried=TRIED,
         corrupted=CORRUPTED,
-        biased=("F",),
+        repeated=("N", "N+", "N-"),
         bias_repetitions=2,
+        biased=("F",),
     )
     return Lab(made, 0, CPU, progress=False)
 
@@ -88,8 +89,8 @@ def test_networks_are_tried_at_the_radius_that_they_were_trained_at(profile):
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 def test_every_profile_has_the_networks_that_claims_compare(profile):
     found = networks(Lab(profile, 0, CPU))
-    assert {"N", "N+", "N-", "N_low", "F", "F+"} <= set(found)
-    assert found["N"] == found["N+"] == found["N-"] == profile.bias_repetitions
+    assert {"N", "N+", "N-", "N_low", "N_high", "F", "F+"} <= set(found)
+    assert {found[name] for name in ("N", "N+", "N-", "N_low")} == {profile.bias_repetitions}
     assert {found[name] for name in profile.biased} == {1}
 
 
@@ -261,7 +262,9 @@ def test_files_hold_what_the_jobs_found(lab, store, tmp_path):
     assert table.loc[("N+", 1), "amplitude"] == pytest.approx(amplitude.mean(), rel=1e-5)
     stored = results.arrays("jacobians")["amplitude.N+"][1].astype(float)
     assert stored == pytest.approx(amplitude / amplitude.mean(), rel=2e-3)
-    assert (results.arrays("robustness")["Square.F"] == store.get(robust(lab, "F")).arrays["Square"]).all()
+    for name, number in (("F", 0), ("N", 1)):
+        withstood = store.get(robust(lab, name, number)).arrays["Square"]
+        assert (results.arrays("robustness")[f"Square.{name}"][number] == withstood).all()
     spectra = results.table("corruptions").set_index(["corruption", "severity"])
     place = list(CORRUPTIONS).index("fog")
     expected = store.get(corruption_spectra(lab)).arrays["mean_radius"][place, 2]
