@@ -167,8 +167,8 @@ class Fit:
         number = rows["number"][over].cpu()
         self.half[number], self.epochs[number] = rows["mask"][over].cpu(), rows["done"][over].cpu()
         self.converged[number] = stopped[over].cpu()
-        left = len(over) - len(number)
-        new = self._begin(min(self.together - left, len(self.problem.members) - self.begun))
+        free = self.together - (len(over) - len(number))  # below 0 where a larger device had begun
+        new = self._begin(max(min(free, len(self.problem.members) - self.begun), 0))
         if len(number) or len(new["mask"]):
             self._take({name: torch.cat((value[~over], new[name])) for name, value in rows.items()})
         return len(self.rows["mask"]) > 0

@@ -112,6 +112,17 @@ def test_steps_are_those_of_torchs_adam_under_its_one_cycle_rate(trained, plante
     torch.testing.assert_close(found.half[0], mask.detach(), atol=1e-4, rtol=0)
 
 
+def test_resumed_with_less_room_the_masks_are_the_same(learn, memory_checkpoint, monkeypatch):
+    monkeypatch.setattr(engine, "CHECKED", 1)
+    whole, _ = learn()
+    checkpoint = memory_checkpoint(interrupt_after=10)
+    with pytest.raises(memory_checkpoint.Interrupted):
+        learn(together=6, checkpoint=checkpoint)
+    resumed, _ = learn(together=2, checkpoint=checkpoint)
+    torch.testing.assert_close(resumed.half, whole.half, atol=1e-4, rtol=0)
+    assert torch.equal(resumed.epochs, whole.epochs)
+
+
 # ------------------------------------------------------------------------------------------------------------- room
 
 
