@@ -156,7 +156,7 @@ class JacobianTrainSpec(TrainSpec):
 
 #: How the name of a network with a statistic in its loss ends -> the statistic, and its weight over the profile's.
 #: JaFR's "+" is meant to favour low frequencies and "-" high ones, "++" and "--" ten times as much; Fourier
-#: sensitivity's endings say which band it leaves alone.
+#: sensitivity's endings say which band it leaves alone; "_small" asks for a small Jacobian at any frequency.
 BIASES = {
     "++": ("jafr", 10),
     "--": ("jafr", -10),
@@ -164,6 +164,7 @@ BIASES = {
     "-": ("jafr", -1),
     "_low": ("sensitivity-low", 1),
     "_high": ("sensitivity-high", 1),
+    "_small": ("size", 1),
 }
 
 
@@ -251,10 +252,11 @@ class Profile:
     heat_images: int = 200  # validation images under every frequency of a heat map
     jafr: float = 0.001  # weight of JaFR's statistic in the loss of biased networks, of either sign; the authors'
     sensitivity: float = 0.5  # weight of the Fourier-sensitivity share in theirs
+    size: float = 0.03  # weight of the squared length of the Jacobian in theirs: as small as the share makes it
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)  # how hard biased networks are tried
     tried: int = 200  # validation images under these attacks
     corrupted: int = 400  # validation images under each corruption
-    repeated: tuple[str, ...] = ("N", "N+", "N-", "N_low")  # networks compared for their bias, seed by seed
+    repeated: tuple[str, ...] = ("N", "N+", "N-", "N_low", "N_small")  # networks compared for their bias, seed by seed
     bias_repetitions: int = 2  # how many of each of these
     biased: tuple[str, ...] = ("N++", "N--", "N_high", "F", "F+", "F-", "A", "A+")  # and one of each of these
     #: To drop every frequency costs about log 5 = 1.6 with five classes, of which an attack of least distance leaves
@@ -267,7 +269,7 @@ class Profile:
         """The training spec of one regime, such as "N", or with one of `BIASES` at its end, such as "N+"."""
         for ending, (statistic, times) in BIASES.items():
             if regime.endswith(ending):
-                weight = times * (self.jafr if statistic == "jafr" else self.sensitivity)
+                weight = times * {"jafr": self.jafr, "size": self.size}.get(statistic, self.sensitivity)
                 own = vars(self.train) | {"regime": regime.removesuffix(ending)}
                 return JacobianTrainSpec(**own, statistic=statistic, weight=weight)
         return replace(self.train, regime=regime)

@@ -90,10 +90,20 @@ def power_share(gradients: Tensor, low: float = 0, high: float = 1) -> Tensor:
     return shares[:, (ring >= low * width) & (ring < high * width)].sum(1).mean()
 
 
+def squared_length(gradients: Tensor) -> Tensor:
+    """Mean over the images of the sum of squared entries: (B, C, H, W) -> ().
+
+    It knows no frequency: the control for what a small Jacobian does, wherever it lies.
+    Source: Drucker and LeCun (1992), double backpropagation.
+    """
+    return gradients.square().sum((1, 2, 3)).mean()
+
+
 #: Statistic -> what is added to the loss, times the weight, for gradients G (B, C, H, W). The published weights are
 #: .001 to .002 for JaFR, either sign, and .5 for the two of Fourier-sensitivity regularisation.
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "jafr": lambda gradients: -jafr_statistic(mean_amplitude(gradients)),
     "sensitivity-low": lambda gradients: power_share(gradients, low=1 / 6),
     "sensitivity-high": lambda gradients: power_share(gradients, high=1 / 3),
+    "size": squared_length,
 }

@@ -195,6 +195,14 @@ CLAIMS: list[Claim] = [
         _jacobian("N_low", "N"),
         SHARE,
     ),
+    positive(
+        "J.jacobian.N_small",
+        CONTROL,
+        CHAPTER,
+        "A Jacobian that is only made smaller moves to low frequencies, though nothing asks for it.",
+        _jacobian("N_small", "N"),
+        SHARE,
+    ),
     *(
         positive(
             f"J.statistic.{regime}",
@@ -338,6 +346,22 @@ CLAIMS: list[Claim] = [
         near=2,
         far=5,
         unit=POINTS,
+    ),
+    positive(
+        "J.attack.N_small",
+        CONTROL,
+        CHAPTER,
+        "A penalty on the Jacobian's size alone makes a network withstand AutoAttack better.",
+        _attack("N_small", "N"),
+        POINTS,
+    ),
+    positive(
+        "J.attack.place",
+        CONTROL,
+        CHAPTER,
+        "Of two Jacobians about as small, the one bent to low frequencies withstands AutoAttack better.",
+        _attack("N_low", "N_small"),
+        POINTS,
     ),
     *(
         at_most(

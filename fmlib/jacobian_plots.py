@@ -19,7 +19,7 @@ from fmlib.spectra import full_plane, radius
 
 #: What follows the first letter of a name -> colour; the first letter -> marker, line.
 COLOURS = {
-    "": GRAY, "+": BLUE, "-": VERMILION, "++": "#003B5C", "--": "#7A3400", "_low": GREEN, "_high": ORANGE,
+    "": GRAY, "+": BLUE, "-": VERMILION, "++": "#003B5C", "--": "#7A3400", "_low": GREEN, "_high": ORANGE, "_small": "#CC79A7",
 }  # fmt: skip
 LOOKS = {"N": ("o", "-"), "F": ("s", "--"), "A": ("^", ":")}
 

@@ -145,6 +145,7 @@ def numbers(results: Results) -> dict[str, str]:
     quoted = {
         "lambda": f"{found.jafr:g}",
         "sensitivity": f"{found.sensitivity:g}",
+        "size": f"{found.size:g}",
         "seeds": f"{len(clean)}",
         "corrupted": f"{clean.shape[1]:,}",
         "tried": f"{results.arrays('robustness')['clean.N'].shape[1]:,}",

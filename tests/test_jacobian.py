@@ -19,6 +19,7 @@ from fmlib.jacobian import (
     jafr_statistic,
     power_share,
     radial_shares,
+    squared_length,
 )
 from fmlib.models import build
 from fmlib.spectra import full_plane, low_share, radius
@@ -153,6 +154,12 @@ def test_power_share_counts_rings_from_its_lower_bound_to_below_its_upper_one():
     assert power_share(image, low=0.25).item() == pytest.approx(1)
     assert power_share(image, high=0.25).item() == pytest.approx(0)
     assert power_share(image, low=0.2, high=0.3).item() == pytest.approx(1)
+
+
+def test_squared_length_is_the_images_mean_and_grows_with_the_square():
+    gradients = torch.stack((torch.zeros(2, 4, 4), torch.ones(2, 4, 4)))
+    assert squared_length(gradients).item() == 16
+    assert squared_length(3 * gradients).item() == 144
 
 
 def test_sensitivity_penalises_what_its_name_does_not_say():

@@ -89,8 +89,8 @@ def test_networks_are_tried_at_the_radius_that_they_were_trained_at(profile):
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 def test_every_profile_has_the_networks_that_claims_compare(profile):
     found = networks(Lab(profile, 0, CPU))
-    assert {"N", "N+", "N-", "N_low", "N_high", "F", "F+"} <= set(found)
-    assert {found[name] for name in ("N", "N+", "N-", "N_low")} == {profile.bias_repetitions}
+    assert {"N", "N+", "N-", "N_low", "N_small", "N_high", "F", "F+"} <= set(found)
+    assert {found[name] for name in ("N", "N+", "N-", "N_low", "N_small")} == {profile.bias_repetitions}
     assert {found[name] for name in profile.biased} == {1}
 
 

@@ -338,7 +338,7 @@ def test_still_statistics_go_by_the_batch_and_are_put_back(trained, small, look)
 
 
 def test_unknown_statistic_is_named_with_the_choices(regularised):
-    with pytest.raises(FmlibError, match=r"'jofr'.*jafr, sensitivity-low, sensitivity-high"):
+    with pytest.raises(FmlibError, match=r"'jofr'.*jafr, sensitivity-low, sensitivity-high, size"):
         regularised("jofr")
 
 
