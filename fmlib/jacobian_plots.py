@@ -19,8 +19,15 @@ from fmlib.spectra import full_plane, radius
 
 #: What follows the first letter of a name -> colour; the first letter -> marker, line.
 COLOURS = {
-    "": GRAY, "+": BLUE, "-": VERMILION, "++": "#003B5C", "--": "#7A3400", "_low": GREEN, "_high": ORANGE, "_small": "#CC79A7",
-}  # fmt: skip
+    "": GRAY,
+    "+": BLUE,
+    "-": VERMILION,
+    "++": "#003B5C",
+    "--": "#7A3400",
+    "_low": GREEN,
+    "_high": ORANGE,
+    "_small": "#CC79A7",
+}
 LOOKS = {"N": ("o", "-"), "F": ("s", "--"), "A": ("^", ":")}
 
 
