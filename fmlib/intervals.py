@@ -24,7 +24,7 @@ def wilson(hits: np.ndarray) -> Measured:
     n, share = hits.size, float(hits.mean())
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     spread = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    low, high = min(centre - spread, share), max(centre + spread, share)  # at 0 and 1 they meet, but for rounding
+    low, high = max(min(centre - spread, share), 0), min(max(centre + spread, share), 1)  # rounding strays at 0 and 1
     return Measured(100 * share, 100 * low, 100 * high, n)
 
 
