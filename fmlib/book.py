@@ -34,7 +34,7 @@ SHOWN = "laptop"
 HEADLINES = (
     "T1.N.gap", "F4.A.low_shift", "F4.S.low_shift", "F5.nonzero_share", "F5.unrecognisable", "C.own_vs_random",
     "T2.masked_adversarial", "T2.complement", "T2.attack_enrichment", "F7.lowest_bands", "T3.test", "T3.shuffled_train",
-    "S.network_correlation", "S.seed_correlation",
+    "S.network_correlation", "S.seed_correlation", "J.attack.N_low", "J.attack.N_small", "J.attack.place",
 )  # fmt: skip
 
 

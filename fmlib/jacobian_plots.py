@@ -47,8 +47,8 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
     rings = np.bincount(radius(size, size).round().long().flatten())[1:]
     white = 100 * rings.cumsum() / rings.sum()
     with matplotlib.rc_context(STYLE):
-        figure = Picture(figsize=(7.4, 6.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))  # type: ignore[misc]
+        figure = Picture(figsize=(7.4, 6.1), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))  # type: ignore[misc]
         grid = above.subplots(2, (len(planes) + 1) // 2, squeeze=False)
         for axes in grid.flat[len(planes) :]:
             axes.set_axis_off()
@@ -67,7 +67,8 @@ def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, 
             axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.7, label="white noise")
             axes.axvline(size / 2**0.5 / 3, color=GRAY, lw=0.7, ls=":")
             axes.set(xlabel="radius (cycles an image)", xlim=(0, len(rings)), ylim=(0, 101))
-            axes.legend(frameon=False, loc="lower right")
+        lines = {line.get_label(): line for axes in (left, right) for line in axes.get_legend_handles_labels()[0]}
+        below.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=7, frameon=False)
         left.set_ylabel("power within the radius (%)")
     return figure
 
