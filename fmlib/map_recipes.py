@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fmlib.config import require
 from fmlib.lab import Lab
 from fmlib.map_lab import (
     KINDS,
@@ -21,6 +22,7 @@ from fmlib.map_lab import (
     title,
 )
 from fmlib.recipe import Recipe, csv
+from fmlib.similarity import LEAST
 from fmlib.spectra import full_plane, low_share, radial_energy
 from fmlib.store import Artifact, Job, Store, arrays_to_bytes
 
@@ -149,6 +151,7 @@ def _likenesses(alike: dict[str, np.ndarray]) -> list[dict[str, Any]]:
                         "p": float(alike[f"{prefix}p.{way}"]) if measure == "dimension" else p,
                     }
                 )
+    require(bool(rows), f"no two kinds of maps have {LEAST} images in common: attack more, or take more images")
     return rows
 
 

@@ -10,7 +10,7 @@ import torch
 from test_experiments import CPU, small
 
 from fmlib import map_lab, map_recipes
-from fmlib.config import FrequencyMapSpec
+from fmlib.config import FmlibError, FrequencyMapSpec
 from fmlib.image_lab import candidates, predictions
 from fmlib.lab import Lab
 from fmlib.map_lab import ATTACKS, KINDS, SHUFFLES, alike, comparisons, prepared, title
@@ -304,6 +304,11 @@ def test_a_map_is_described_by_network_kind_and_image():
     ]  # fmt: skip
     shares = low_share(full_plane(torch.from_numpy(one.arrays["half"]), 16))[:, 0]
     assert [row["low_share"] for row in rows] == pytest.approx(shares.tolist())
+
+
+def test_too_few_images_for_any_comparison_are_said_so():
+    with pytest.raises(FmlibError, match="10 images in common"):
+        map_recipes._likenesses({"N essential|N FAB|images": np.arange(3)})
 
 
 def test_likenesses_hold_the_shuffled_mean_spread_and_p():
