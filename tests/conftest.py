@@ -14,6 +14,7 @@ from torch import nn
 from fmlib.config import NetworkSpec, PlantedSpec, TrainSpec
 from fmlib.data import Split, make_planted
 from fmlib.models import build
+from fmlib.store import Store
 from fmlib.training import train
 
 pytest_plugins = ["browsing"]
@@ -126,6 +127,12 @@ def trained(_trained):
 def trained_history(_trained):
     """The rows its training returned."""
     return _trained[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """A store that the tests of a file share."""
+    return Store(tmp_path_factory.mktemp("store"), torch.device("cpu"))
 
 
 @pytest.fixture

@@ -24,11 +24,6 @@ def lab():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"), CPU)
-
-
-@pytest.fixture(scope="module")
 def labels(lab, store):
     return store.get(lab.dataset).arrays["validation_labels"]
 

@@ -34,7 +34,7 @@ from fmlib.jacobian_lab import (
 from fmlib.lab import Lab
 from fmlib.results import Results
 from fmlib.spectra import corner_radius, radius
-from fmlib.store import Store, write_bytes
+from fmlib.store import write_bytes
 
 SIZE, TRIED, CORRUPTED = 16, 12, 20
 
@@ -51,11 +51,6 @@ def lab():
         biased=("F",),
     )
     return Lab(made, 0, CPU, progress=False)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"), CPU)
 
 
 @pytest.fixture(scope="module")

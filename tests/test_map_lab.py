@@ -17,18 +17,13 @@ from fmlib.map_lab import ATTACKS, KINDS, SHUFFLES, alike, comparisons, prepared
 from fmlib.masks import learn_masks
 from fmlib.similarity import directed, standardised
 from fmlib.spectra import apply_mask, full_plane, low_share, radial_energy
-from fmlib.store import Artifact, Store
+from fmlib.store import Artifact
 
 
 @pytest.fixture(scope="module")
 def lab():
     spec = FrequencyMapSpec(penalty=0.01, lr=0.1, epochs=24, least=21)
     return Lab(replace(small(), mapped=30, frequency_map=spec), 0, CPU, progress=False)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"), CPU)
 
 
 @pytest.fixture(scope="module")
