@@ -166,22 +166,22 @@ if sys.argv[1] == "kept":
     keep_freed_memory()
 torch.set_num_threads(1)
 counts = []
-for _ in range(21):
+for _ in range(40):
     torch.ones(2**24)  # 64 MiB
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(counts[-1] - counts[0])
+print(counts[-1] - counts[19])
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_kept_memory_is_not_fetched_page_by_page_again():
-    """Twenty blocks after a first one: at least 32 huge pages each, or none."""
+    """Twenty blocks, once the heap has settled: at least 32 huge pages each, or none."""
     kept, returned = (
         int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, check=True).stdout)
         for mode in ("kept", "returned")
     )
     assert returned >= 20 * 32
-    assert kept < returned / 10
+    assert kept < 32
 
 
 def test_a_processor_has_room_for_a_few_large_results():
