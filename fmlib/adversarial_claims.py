@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fmlib.claim import CONTROL, PAPER, Claim, Measure, at_least, at_most, near, positive
-from fmlib.intervals import Measured, average, spread, wilson
+from fmlib.intervals import Measured, average, paired, spread, wilson
 from fmlib.results import Results
 from fmlib.spectra import binarize, correlation, full_plane, radial_energy
 
@@ -69,6 +69,13 @@ def _attack_structure(results: Results) -> Measured:
     first, *others = arrays  # the training attack comes first
     families = [name for name in others if "PGD" not in name]
     return spread(np.array([float(correlation(arrays[first], arrays[name])) for name in families]))
+
+
+def _borrowed(regime: str) -> Measure:
+    """N behind A's dataset mask, attacked through it, minus a bare network of that regime under the same attack."""
+    return lambda results: paired(
+        results.arrays("adaptive")["aware.A"], results.arrays("evaluation")[f"attacked.{regime}"][0]
+    )
 
 
 def _table_claim(identity: str, statement: str, printed: float, what: str, close: float, far: float) -> Claim:
@@ -133,6 +140,35 @@ CLAIMS: list[Claim] = [
         reproduced=lambda m: m.high < 1,
         partly=lambda m: m.value < 1,
         tolerance="less energy than at matched frequencies, with its whole interval (partly: on average)",
+    ),
+    at_least(
+        "C.adaptive.image",
+        CONTROL,
+        CHAPTER,
+        "Behind the mask of an image, N withstands an attack that knows the mask.",
+        lambda results: wilson(results.arrays("adaptive")["image"]),
+        near=50,
+        far=25,
+    ),
+    positive(
+        "C.adaptive.borrowed",
+        CONTROL,
+        CHAPTER,
+        "Behind A's dataset mask, N withstands an attack that knows the mask better than it does without one.",
+        _borrowed("N"),
+        unit="points",
+    ),
+    Claim(
+        id="C.adaptive.as_A",
+        source=CONTROL,
+        statement="Behind A's dataset mask, N withstands an attack that knows the mask as well as A withstands one.",
+        published=None,
+        unit="points",
+        chapter=CHAPTER,
+        measure=_borrowed("A"),
+        reproduced=lambda m: m.value >= -10,
+        partly=lambda m: m.value >= -25,
+        tolerance="at most 10 points behind A (partly: 25)",
     ),
     at_least(
         "F7.lowest_bands",

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fmlib import __version__
 from fmlib.config import PROFILES, FmlibError, ImageMaskSpec, NetworkSpec, PlantedSpec, TrainSpec, require
 from fmlib.data import Dataset, make_planted
-from fmlib.experiments import RECIPES
+from fmlib.experiments import recipes
 from fmlib.image_lab import predictions
 from fmlib.lab import Lab
 from fmlib.masks import Masks, guarded_exp_square, learn_masks
@@ -234,7 +234,7 @@ def bill(root: Path | None) -> dict[str, dict[str, float]]:
     for name, profile in PROFILES.items():
         lab, seen, rows = Lab(profile, 0, torch.device("cpu"), root), set(), {}
         try:
-            for recipe in RECIPES.values():
+            for recipe in recipes([]):
                 jobs = {job.key: job.passes for job in recipe.tree(lab) if job.key not in seen}
                 rows[recipe.name] = sum(jobs.values())
                 seen |= set(jobs)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -17,7 +18,7 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from fmlib import chapters, laboratory, provenance, reference
+from fmlib import chapters, experiments, laboratory, provenance, reference
 from fmlib.config import FmlibError, require
 from fmlib.results import PUBLISHED, Results
 from fmlib.status import ROOT, freshness, records
@@ -33,8 +34,9 @@ STATUS = "status"
 SHOWN = "laptop"
 HEADLINES = (
     "T1.N.gap", "F4.A.low_shift", "F4.S.low_shift", "F5.nonzero_share", "F5.unrecognisable", "C.own_vs_random",
-    "T2.masked_adversarial", "T2.complement", "T2.attack_enrichment", "F7.lowest_bands", "T3.test", "T3.shuffled_train",
-    "S.network_correlation", "S.seed_correlation", "J.attack.N_low", "J.attack.N_small", "J.attack.place",
+    "T2.masked_adversarial", "T2.complement", "T2.attack_enrichment", "C.adaptive.as_A", "F7.lowest_bands", "T3.test",
+    "T3.shuffled_train", "S.network_correlation", "S.seed_correlation", "J.attack.N_low", "J.attack.N_small",
+    "J.attack.place",
 )  # fmt: skip
 
 
@@ -146,16 +148,21 @@ def readme(text: str, results: Results) -> str:
     lines = [
         f"Of {len(results.claims())} claims at profile *{results.profile}*: {verdicts}. The ledger has them all;",
         "some of them:",
-        "",
-        "| claim | paper | here (interval) | n | verdict |",
-        "|---|---|---|---|---|",
+        *_headlines([results.claim(identity) for identity in HEADLINES]),
     ]
-    for identity in HEADLINES:
-        row = results.claim(identity)
+    for alone in experiments.lone():
+        lines += ["", f"At profile *{alone.profile}*, the plain network alone:", *_headlines(alone.claims())]
+    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+
+
+def _headlines(claims: list[dict[str, Any]]) -> list[str]:
+    """The lines of a table of claims."""
+    lines = ["", "| claim | paper | here (interval) | n | verdict |", "|---|---|---|---|---|"]
+    for row in claims:
         read = chapters.readable(row)
         here = f"{read['value']} {row['unit']} ({read['interval']})"
         lines.append(f"| {row['statement']} | {read['published']} | {here} | {read['n']} | {read['verdict']} |")
-    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+    return lines
 
 
 def publish() -> None:
@@ -199,7 +206,8 @@ def lay_out(place: Path, results: Results) -> None:
         shutil.copy(ROOT / name, place / name)
     data = place / "data" / "results"
     shutil.copytree(results.folder, data / results.profile)
-    shutil.copytree(PUBLISHED / "bench", data / "bench")
+    for folder in (PUBLISHED / "bench", *(alone.folder for alone in experiments.lone())):
+        shutil.copytree(folder, data / folder.name)
 
 
 def render(place: Path, builder: str = "html") -> None:

@@ -20,7 +20,7 @@ from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
-from fmlib.spectra import angular_energy, correlation, full_plane, radial_energy
+from fmlib.spectra import angular_energy, correlation, full_plane, radial_energy, ring_means
 from fmlib.store import Store
 
 try:
@@ -72,6 +72,26 @@ def load(profile: str, folder: str = "") -> Results:
     return experiments.publish(chosen, lab, store, kept / "results" / profile)
 
 
+def published(name: str) -> Results:
+    """The results in a published folder, such as "paper-plain"."""
+    return Results.open(PUBLISHED / name)
+
+
+def shared(small: np.ndarray, large: np.ndarray) -> dict[str, str]:
+    """How two masks (h, h) and (H, H), DC at (0, 0), H a multiple of h, compare, ready for prose.
+
+    `correlation` over the frequencies that both have; `within`, the share of the larger one's energy at these;
+    `rings`, the correlation of their means on rings, those of the same share of the highest frequency paired.
+    """
+    first, last = len(large) // 2 - len(small) // 2, len(large) // 2 + len(small) // 2
+    common = np.fft.ifftshift(np.fft.fftshift(large)[first:last, first:last])
+    alike = float(correlation(torch.from_numpy(common), torch.from_numpy(small)))
+    fine, coarse = (ring_means(torch.from_numpy(mask)).numpy() for mask in (large, small))
+    rings = np.corrcoef(fine[:: len(large) // len(small)], coarse)[0, 1]
+    within = (common**2).sum() / (large**2).sum()
+    return {"correlation": f"{alike:.2f}", "rings": f"{rings:.2f}", "within": f"{within:.0%}"}
+
+
 def source(function: Callable[..., Any]) -> Code:
     """A function's source, to stand beside the equation that it implements."""
     return Code(inspect.getsource(function), language="python")
@@ -112,15 +132,15 @@ def readable(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def glue_claims(results: Results, *families: str) -> None:
+def glue_claims(results: Results, *families: str, prefix: str = "") -> None:
     """Name the numbers of claims for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`.
 
-    families: what their ids begin with, up to the first point, such as "T1".
+    families: what their ids begin with, up to the first point, such as "T1"; prefix: of every name.
     """
     for row in results.claims():
         if row["id"].split(".")[0] in families:
             named = {"" if name == "value" else f".{name}": text for name, text in readable(row).items()}
-            glue(**{row["id"] + ending: text for ending, text in named.items()})
+            glue(**{prefix + row["id"] + ending: text for ending, text in named.items()})
 
 
 def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
@@ -229,6 +249,24 @@ def attack_table(results: Results) -> pd.DataFrame:
             "r with PGD": float(correlation(torch.from_numpy(arrays[f"spectrum.{name}"]), first)),
         }
     return pd.DataFrame(rows).T.astype({"eligible": int}).round(3)
+
+
+def adaptive_table(results: Results) -> pd.DataFrame:
+    """Percent right of the first networks N and A, bare and behind dataset masks: clean, attacked, adaptively attacked.
+
+    The attack goes through the network alone, and then through the mask as well; of a bare network both are the same.
+    """
+    bare, masked = results.arrays("evaluation"), results.arrays("adaptive")
+    rows = {}
+    for regime in "NA":
+        clean, attacked = (100 * bare[f"{name}.{regime}"][0].mean() for name in ("standard", "attacked"))
+        rows[regime] = (clean, attacked, attacked)
+    for regime in "NA":
+        rows[f"N behind {regime}'s mask"] = tuple(
+            100 * masked[f"{name}.{regime}"].mean() for name in ("clean", "unaware", "aware")
+        )
+    columns = ["not attacked (%)", "attacked (%)", "by an attack that knows the mask (%)"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).round(1)
 
 
 def exceeding(results: Results) -> dict[str, dict[str, np.ndarray]]:

@@ -126,7 +126,8 @@ class Problem:
                 self.cost(masks.requires_grad_(), self.spectrum(chosen), chosen)
                 return sum(storages.values())
 
-        return max(room(self.images.device) // max(kept(2) - kept(1), 1) // self.batch, 1)
+        weights = sum(parameter.nbytes for parameter in self.model.parameters())
+        return max(room(self.images.device, weights) // max(kept(2) - kept(1), 1) // self.batch, 1)
 
 
 class Fit:

@@ -15,7 +15,7 @@ from fmlib import __version__, claims, heat_recipes, image_recipes, jacobian_rec
 from fmlib.config import fingerprint, require
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe
-from fmlib.results import Results
+from fmlib.results import PUBLISHED, Results
 from fmlib.store import Artifact, Store, write_bytes
 
 PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes)
@@ -23,10 +23,26 @@ RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
 
 
 def recipes(names: list[str]) -> list[Recipe]:
-    """The recipes of these names; none or "all" is every one. Unknown names raise `FmlibError`."""
+    """The recipes of these names; none or "all" is every one but those of claims.ALONE, which are named by themselves.
+
+    Raises `FmlibError` for an unknown name, and for one of these beside others.
+    """
     for name in names:
         require(name in RECIPES or name == "all", f"unknown recipe {name!r}: choose from {', '.join(RECIPES)} or all")
-    return [RECIPES[name] for name in RECIPES if name in names or "all" in names or not names]
+        require(name not in claims.ALONE or len(names) == 1, f"recipe {name} stands alone: name no other beside it")
+    whole = "all" in names or not names
+    return [RECIPES[name] for name in RECIPES if name in names or (whole and name not in claims.ALONE)]
+
+
+def home(chosen: list[Recipe], profile: str) -> str:
+    """The name of the folder that these recipes are published to: the profile's, or one of a lone recipe's own."""
+    return f"{profile}-{chosen[0].name}" if chosen[0].name in claims.ALONE else profile
+
+
+def lone() -> list[Results]:
+    """What is published of the recipes in claims.ALONE."""
+    folders = [path.parent for name in claims.ALONE for path in sorted(PUBLISHED.glob(f"*-{name}/manifest.json"))]
+    return [Results.open(folder) for folder in folders]
 
 
 def run(chosen: list[Recipe], lab: Lab, store: Store) -> None:
@@ -63,13 +79,14 @@ def publish(chosen: list[Recipe], lab: Lab, store: Store, folder: Path) -> Resul
     """
     absent = [job.name for recipe in chosen for job in recipe.tree(lab) if not store.has(job)]
     require(not absent, f"{len(absent)} artifacts are missing ({', '.join(absent[:3])} ...): run 'fmlib run' first")
-    jobs = {recipe.name: [job.key for job in recipe.tree(lab)] for recipe in RECIPES.values()}
-    whole = len(chosen) == len(RECIPES)
+    together = chosen if chosen[0].name in claims.ALONE else recipes([])
+    jobs = {recipe.name: [job.key for job in recipe.tree(lab)] for recipe in together}
+    whole = len(chosen) == len(together)
     require(whole or (folder / "manifest.json").exists(), f"{folder} holds nothing yet: publish all recipes together")
     old = None if whole else Results.open(folder)
     files: dict[str, bytes] = {}
     made: dict[str, Any] = {}
-    for recipe in RECIPES.values():
+    for recipe in together:
         if recipe in chosen:
             found = recipe.export(lab, store)
             made[recipe.name] = {"device": lab.device.type, "torch": torch.__version__, "fmlib": __version__}

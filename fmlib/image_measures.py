@@ -11,11 +11,14 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fmlib import controls, separability
+from fmlib.attacks import perturb
 from fmlib.image_lab import all_masks, attack_all, joined, pairs, predictions
 from fmlib.lab import Lab
+from fmlib.models import Masked
 from fmlib.runtime import generator
 from fmlib.spectra import apply_mask, binarize, column_weights, complement
 from fmlib.store import Artifact, Job
+from fmlib.training import correctness
 
 #: Shares of a mask's own frequencies that are kept or removed, the strongest first.
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -106,6 +109,39 @@ def necessity(lab: Lab) -> Job:
     inputs = (lab.dataset, lab.network("N"), *all_masks(lab, "N.x"))
     described = {"fractions": FRACTIONS, "seed": lab.seed}
     return Job("necessity", f"frequencies kept or removed ({lab.profile.name})", described, compute, inputs)
+
+
+def adaptive(lab: Lab) -> Job:
+    """Whether N withstands the training attack behind masks that the attack knows: it goes through them.
+
+    Array `image` (K,) bool: N behind each image's own M_{N,x}. Arrays (N,) bool of the validation images, N behind its
+    own dataset mask and behind A's: `clean.<regime>`, not attacked; `unaware.<regime>`, attacked through N alone;
+    `aware.<regime>`, attacked through the mask as well (Tramer et al., 2020).
+    """
+    spec, centre = lab.profile.train.attack, lab.profile.network.mean
+
+    def compute(inputs: list[Artifact], saved: Any) -> Artifact:
+        dataset, model = inputs[0], lab.open_network(inputs[1])
+        images = lab.open_dataset(dataset).validation
+        found: dict[str, Tensor] = {}
+        for regime, mask in zip("NA", inputs[2:4], strict=True):
+            masked = Masked(model, torch.from_numpy(mask.arrays["half"]).to(lab.device), centre)
+            found[f"clean.{regime}"] = correctness(masked, images)
+            found[f"unaware.{regime}"] = correctness(model, images, lab.behind(mask), spec, seed=lab.seed)
+            found[f"aware.{regime}"] = correctness(masked, images, attack=spec, seed=lab.seed)
+        _, pixels, half, targets = _opened(lab, dataset, inputs[4:])
+        own = []
+        for number, part in enumerate(torch.arange(len(pixels), device=lab.device).split(256)):
+            masked = Masked(model, half[part], centre)
+            attacked = perturb(masked, pixels[part], targets[part], spec, seed=lab.seed, purpose=f"adaptive {number}")
+            own.append(predictions(masked, attacked) == targets[part])
+        found["image"] = torch.cat(own)
+        return Artifact({name: hits.cpu().numpy() for name, hits in found.items()})
+
+    inputs = (lab.dataset, lab.network("N"), lab.mask("N"), lab.mask("A"), *all_masks(lab, "N.x"))
+    described = {"attack": asdict(spec), "seed": lab.seed}
+    passes = 4.0 * spec.steps * lab.counts["validation"]
+    return Job("adaptive", f"attacks through masks ({lab.profile.name})", described, compute, inputs, passes=passes)
 
 
 def attack_specs(lab: Lab) -> dict[str, tuple[str, float]]:

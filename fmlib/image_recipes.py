@@ -123,12 +123,11 @@ def _samples(
 
 
 def _table_jobs(lab: Lab) -> list[Job]:
-    return [measures.tables(lab), measures.necessity(lab), measures.attacks(lab)]
+    return [make(lab) for make in (measures.tables, measures.necessity, measures.attacks, measures.adaptive)]
 
 
 def _table_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    jobs = {"tables": measures.tables(lab), "necessity": measures.necessity(lab), "attacks": measures.attacks(lab)}
-    return {f"{name}.npz": arrays_to_bytes(store.get(job).arrays) for name, job in jobs.items()}
+    return {f"{job.kind}.npz": arrays_to_bytes(store.get(job).arrays) for job in _table_jobs(lab)}
 
 
 def _separability_jobs(lab: Lab) -> list[Job]:

@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 from fmlib.config import FmlibError, NetworkSpec, require
 from fmlib.runtime import frozen, keep_freed_memory, mixed_precision, seeded
+from fmlib.spectra import apply_mask
 
 
 class Normalized(nn.Module):
@@ -26,6 +27,18 @@ class Normalized(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
         return self.network((images - self.mean) / self.std)
+
+
+class Masked(nn.Module):
+    """A network that sees its images through a half mask (H, W // 2 + 1), or through one each (B, H, W // 2 + 1)."""
+
+    def __init__(self, network: nn.Module, mask: Tensor, centre: float) -> None:
+        super().__init__()
+        self.network, self.mask, self.centre = network, mask, centre
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of the filtered images, pixels (B, C, H, W) in [0, 1]; see spectra.apply_mask."""
+        return self.network(apply_mask(images, self.mask, self.centre))
 
 
 def vgg(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,21 @@ def _mask_jobs(lab: Lab) -> list[Job]:
 
 
 def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
+    files, masks = _learned(lab, store, _VARIANTS)
+    return files | {
+        "stability.csv": csv(_stability(lab, masks)),
+        "held_out.npz": arrays_to_bytes(store.get(lab.held_out()).arrays),
+        "scheme.npz": arrays_to_bytes(_scheme(lab, masks["N", 0, "plain"])),
+    }
+
+
+def _learned(
+    lab: Lab, store: Store, variants: tuple[str, ...]
+) -> tuple[dict[str, bytes], dict[tuple[str, int, str], Tensor]]:
+    """The files of dataset masks, N's also in these variants; and the masks over the full plane."""
     rows, history, masks = [], [], {}
     hits: dict[str, np.ndarray] = {}
-    fits = [(r, n, "plain") for r, n in _each(lab)] + [("N", 0, variant) for variant in _VARIANTS]
+    fits = [(r, n, "plain") for r, n in _each(lab)] + [("N", 0, variant) for variant in variants]
     for regime, number, variant in fits:
         artifact = store.get(lab.mask(regime, number, variant))
         masks[regime, number, variant] = full_plane(torch.from_numpy(artifact.arrays["half"]), lab.profile.data.size)
@@ -73,16 +86,14 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
         regime: torch.stack([masks[regime, n, "plain"] for n in range(lab.profile.repetitions)]).numpy()
         for regime in lab.profile.regimes
     }
-    stacked |= {f"N.{variant}": masks["N", 0, variant].numpy() for variant in _VARIANTS}
-    return {
+    stacked |= {f"N.{variant}": masks["N", 0, variant].numpy() for variant in variants}
+    files = {
         "masks.csv": csv(rows),
         "mask_history.csv": csv(history),
-        "stability.csv": csv(_stability(lab, masks)),
         "dataset_masks.npz": arrays_to_bytes(stacked),
         "evaluation.npz": arrays_to_bytes(hits),
-        "held_out.npz": arrays_to_bytes(store.get(lab.held_out()).arrays),
-        "scheme.npz": arrays_to_bytes(_scheme(lab, masks["N", 0, "plain"])),
     }
+    return files, masks
 
 
 def _describe(lab: Lab, artifact: Artifact, variant: str) -> dict[str, Any]:
@@ -120,6 +131,20 @@ def _scheme(lab: Lab, mask: Tensor) -> dict[str, np.ndarray]:
     image = sample_photograph("china", lab.profile.data.size).float() / 255
     filtered = apply_mask(image[None], half_plane(mask), lab.profile.network.mean)[0]
     return {"image": image[0].numpy(), "filtered": filtered[0].numpy(), "mask": mask.numpy()}
+
+
+def _alone(lab: Lab) -> Lab:
+    """The same laboratory, with one network: N."""
+    return replace(lab, profile=replace(lab.profile, regimes=("N",), repetitions=1))
+
+
+def _plain_jobs(lab: Lab) -> list[Job]:
+    return [lab.evaluation("N")]
+
+
+def _plain_files(lab: Lab, store: Store) -> dict[str, bytes]:
+    files, _ = _learned(_alone(lab), store, ())
+    return _network_files(_alone(lab), store) | files
 
 
 def _planted_jobs(lab: Lab) -> list[Job]:
@@ -176,4 +201,5 @@ RECIPES = (
     Recipe("planted", "masks where the informative frequencies are known", _planted_jobs, _planted_files),
     Recipe("networks", "networks of the five training regimes", _network_jobs, _network_files),
     Recipe("dataset-masks", "one mask a network (F2, T1, F3, F4)", _mask_jobs, _mask_files),
+    Recipe("plain", "N and its dataset mask alone, published by themselves (T1)", _plain_jobs, _plain_files),
 )

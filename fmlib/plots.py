@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from torch import from_numpy
 
 from fmlib.drawing import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
-from fmlib.spectra import angular_energy, radial_energy
+from fmlib.spectra import angular_energy, radial_energy, ring_means
 
 REGIMES = {"N": "plain", "A": "adversarial", "S": "scales", "T": "translations", "R": "rotations"}
 KINKED = ("relu", "leaky_relu", "hardtanh")  # not differentiable somewhere
@@ -183,6 +184,26 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
         grid[-1, 0].set(xlabel="radius / corner radius", xlim=(0, 1))
         grid[-1, 1].set(xlabel="direction (degrees)", xlim=(0, 360), xticks=range(0, 361, 90))
         figure.supylabel("difference of band energy", fontsize=10)
+    return figure
+
+
+def figure_scales(small: np.ndarray, large: np.ndarray) -> Picture:
+    """The plain network's mask at two resolutions (h, h) and (H, H), and the mean of each on rings about DC.
+
+    The square in the larger plane holds the frequencies that the smaller one has; rings are placed by their share of
+    the highest frequency along an axis.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (left, middle, right) = canvas((7.4, 2.4), 1, 3, width_ratios=(1, 1, 1.5))
+        for axes, mask, colour in ((left, small, BLUE), (middle, large, VERMILION)):
+            side = len(mask)
+            shown = show(axes, centred(mask), f"{side} px", vmin=0, vmax=1, cmap="viridis")
+            right.plot(np.linspace(0, 1, side // 2 + 1), ring_means(from_numpy(mask)), color=colour, label=f"{side} px")
+        corner = (len(large) - len(small)) / 2 - 0.5
+        middle.add_patch(Rectangle((corner, corner), len(small), len(small), fill=False, color="white", linewidth=0.8))
+        figure.colorbar(shown, ax=middle, label="mask", ticks=(0, 0.5, 1), pad=0.02)
+        right.set(xlabel="radius / highest frequency of an axis", ylabel="mean of the mask", ylim=(0, 1.02))
+        right.legend(frameon=False)
     return figure
 
 

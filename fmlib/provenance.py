@@ -32,24 +32,20 @@ GLUED = "application/papermill.record/"
 def watch(folder: str) -> None:
     """Tell what this kernel runs on; from now on let every cell end with an output that names the results it opened.
 
-    folder: of the chapter's results, absolute; the benchmarks are watched as well.
+    folder: of the chapter's results, absolute; all that is published is watched as well.
     """
     versions = {"Python": platform.python_version(), "fmlib": __version__, "torch": torch.__version__}
     versions |= {name: version(name) for name in ("jupyter-book", "matplotlib", "numpy")}
     display({ENVIRONMENT: versions}, raw=True)
-    places = {os.path.join(folder, ""): "", os.path.join(PUBLISHED, "bench", ""): "bench/"}
+    places = [os.path.join(place, "") for place in (folder, PUBLISHED)]
     opened: set[str] = set()
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
-            opened.update(
-                name + arguments[0].removeprefix(place)
-                for place, name in places.items()
-                if arguments[0].startswith(place)
-            )
+        if event == "open" and isinstance(arguments[0], str) and os.path.basename(arguments[0]) != "manifest.json":
+            opened.update([arguments[0].removeprefix(place) for place in places if arguments[0].startswith(place)][:1])
 
     def tell(_: object) -> None:
-        display({FILES: sorted(opened - {"manifest.json"})}, raw=True)
+        display({FILES: sorted(opened)}, raw=True)
         opened.clear()
 
     shell = get_ipython()
@@ -101,7 +97,7 @@ def made_by(chapter: str, files: list[str], results: Results) -> str:
     It leads to the recipe's source on the status page and to the file itself.
     """
     manifest, parts = results.manifest, [f"made by: chapter {chapter}"]
-    if any(not name.startswith("bench/") for name in files):
+    if any("/" not in name for name in files):
         parts += [f"profile {results.profile}", f"seed {manifest['seed']}", f"results <code>{manifest['key']}</code>"]
     makers: dict[str, list[str]] = {}
     for name in files:
@@ -120,6 +116,11 @@ def _maker(name: str, results: Results) -> str:
         found = benchmark(name.removeprefix("bench/").removesuffix(".json"))
         cases = ", ".join(row["case"] for row in found["rows"])
         recipe, how = "bench", f"{cases}, seed {found['seed']}, {status.made_with(found)}, {found['date']}"
+    elif "/" in name:
+        alone = Results.open(PUBLISHED / name.split("/")[0])
+        ((recipe, record),) = alone.manifest["recipes"].items()
+        how = f"profile {alone.profile}, seed {alone.manifest['seed']}, results <code>{alone.manifest['key']}</code>, "
+        how += status.made_with(record)
     elif name == "claims.json":
         recipe, how = "claims", status.claims_made_with(results)
     else:

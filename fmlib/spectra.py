@@ -169,6 +169,12 @@ def mean_radius(mask: Tensor) -> Tensor:
     return (mask * position).sum((-2, -1)) / mask.sum((-2, -1)).clamp_min(1e-30)
 
 
+def ring_means(mask: Tensor) -> Tensor:
+    """Mean of a full mask (N, N) on rings one cycle per image wide, of radius 0, 1, ..., N // 2: (N // 2 + 1,)."""
+    ring = radius(*mask.shape).round()
+    return torch.stack([mask[ring == number].mean() for number in range(len(mask) // 2 + 1)])
+
+
 def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson correlation over the frequencies of two full masks (..., H, W): (...)."""
     first, second = first.flatten(-2), second.flatten(-2)

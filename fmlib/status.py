@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from fmlib import bench, claims
-from fmlib.experiments import RECIPES
+from fmlib.experiments import RECIPES, lone
 from fmlib.results import PUBLISHED, Results, benchmark, benchmarks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,8 +78,8 @@ def chapters_table(folder: Path | None = None) -> HTML:
 
 
 def link(results: Results, name: str) -> tuple[str, Path, str]:
-    """A file of results, or `bench/<device>.json`: its address in the built pages, its place, and its SHA-256."""
-    if name.startswith("bench/"):
+    """A file of `results`, or `<folder>/<file>` of others: its address in the built pages, its place, its SHA-256."""
+    if "/" in name:
         path = PUBLISHED / name
         return name, path, hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{results.profile}/{name}", results.folder / name, results.manifest["files"][name]
@@ -124,6 +124,11 @@ def recipes(results: Results) -> HTML:
         recipe, jobs = RECIPES[name], len(record["jobs"])
         about = f"{recipe.about[0].upper()}{recipe.about[1:]}. {made_with(record)}; {jobs} jobs."
         sections.append(_section(name, about, results, record["files"], [recipe.jobs, recipe.export]))
+    for alone in lone():
+        ((name, record),) = alone.manifest["recipes"].items()
+        recipe, files = RECIPES[name], [f"{alone.folder.name}/{file}" for file in alone.manifest["files"]]
+        about = f"{recipe.about[0].upper()}{recipe.about[1:]}, at profile {alone.profile}. {made_with(record)}."
+        sections.append(_section(name, about, results, files, [recipe.jobs, recipe.export]))
     about = f"Every claim, judged from the files above. {claims_made_with(results)}."
     sections.append(_section("claims", about, results, ["claims.json"], [claims.ledger]))
     measured = "; ".join(f"{made_with(found)}, {found['date']}" for found in map(benchmark, benchmarks()))

@@ -50,9 +50,10 @@ def plain(batch: Batch) -> Tensor:
 def adversarial(batch: Batch, family: str = "PGD") -> Tensor:
     """A: as N, then attacked by PGD against the network as it stands."""
     images, purpose = batch.affine().clamp(0, 1), f"step {batch.step}"
-    return perturb(
-        batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=purpose, family=family
-    )
+    with mixed_precision(images.device):
+        return perturb(
+            batch.model, images, batch.labels, batch.spec.attack, seed=batch.seed, purpose=purpose, family=family
+        )
 
 
 def fast_adversarial(batch: Batch) -> Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 from fmlib.config import NetworkSpec, PlantedSpec, TrainSpec
 from fmlib.data import Split, make_planted
 from fmlib.models import build
+from fmlib.runtime import BFLOAT16
 from fmlib.store import Store
 from fmlib.training import train
 
@@ -133,6 +134,14 @@ def trained_history(_trained):
 def store(tmp_path_factory) -> Store:
     """A store that the tests of a file share."""
     return Store(tmp_path_factory.mktemp("store"), torch.device("cpu"))
+
+
+@pytest.fixture
+def bfloat16_on_cpu():
+    """Networks run in bfloat16 on the CPU, until the end of the test."""
+    BFLOAT16.add("cpu")
+    yield
+    BFLOAT16.discard("cpu")
 
 
 @pytest.fixture

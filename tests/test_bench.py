@@ -34,6 +34,16 @@ def learned(problem):
     return learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
 
 
+def test_masks_in_bfloat16_reach_the_objective_of_full_precision(problem, learned, request):
+    """Within 3%, as on a GPU; and they are not the same masks, or nothing would have been tested."""
+    model, images, targets = problem
+    request.getfixturevalue("bfloat16_on_cpu")
+    reduced = learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
+    assert not torch.equal(reduced.half, learned.half)
+    ours, theirs = (final_objective(model, images, targets, one.half, SPEC, 0.5) for one in (reduced, learned))
+    assert ((ours - theirs).abs() / theirs).max().item() < 0.03
+
+
 def test_reference_and_engine_learn_the_same_masks(alone, learned):
     """Written apart: the same steps, the same masks, the same verdict of the stop rule."""
     assert learned.epochs.min().item() < learned.epochs.max().item()

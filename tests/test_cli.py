@@ -12,6 +12,7 @@ from fmlib.cli import main
 from fmlib.config import PROFILES, FmlibError
 from fmlib.data import SELECTIONS
 from fmlib.results import Results
+from fmlib.runtime import BFLOAT16
 
 
 @pytest.fixture
@@ -52,6 +53,20 @@ def test_unknown_profile(fmlib):
 def test_unknown_recipe(fmlib, tmp_path):
     refused(fmlib("run", "networks", "netwroks"), "'netwroks'", "dataset-masks")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_lone_recipe_beside_others(fmlib):
+    refused(fmlib("run", "plain", "networks"), "plain stands alone")
+    refused(fmlib("publish", "all", "plain"), "plain stands alone")
+
+
+@pytest.mark.parametrize("words", [(), ("--bfloat16",)], ids=["full", "reduced"])
+def test_precision_on_the_cpu_is_as_asked(fmlib, words):
+    try:
+        assert fmlib("run", "harmonics", *words)[0] == 0
+        assert ("cpu" in BFLOAT16) == bool(words)
+    finally:
+        BFLOAT16.discard("cpu")
 
 
 def test_unknown_device(fmlib, capsys):

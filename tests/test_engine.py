@@ -134,7 +134,7 @@ def problem(model: nn.Module, side: int, spec: MaskSpec = SPEC) -> Problem:
 
 
 def test_there_is_room_for_fewer_masks_of_larger_images_and_of_larger_batches(trained, monkeypatch):
-    monkeypatch.setattr(engine, "room", lambda device: 2**24)
+    monkeypatch.setattr(engine, "room", lambda device, weights: 2**24)
     trained.eval().requires_grad_(False)
     room = [problem(trained, side).together() for side in (16, 32, 64)]
     assert room[0] > room[1] > room[2] >= 1
@@ -154,7 +154,7 @@ def test_room_counts_what_a_step_keeps_once_and_no_weights(linear):
 
 
 def test_no_room_still_leaves_one_mask_in_work(trained, monkeypatch):
-    monkeypatch.setattr(engine, "room", lambda device: 1)
+    monkeypatch.setattr(engine, "room", lambda device, weights: 1)
     trained.eval().requires_grad_(False)
     assert problem(trained, 64).together() == 1
 

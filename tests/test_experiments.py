@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fmlib import experiments
+from fmlib import claims, experiments
 from fmlib.config import PROFILES, AttackSpec, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
-from fmlib.experiments import RECIPES
+from fmlib.experiments import RECIPES, recipes
 from fmlib.lab import Lab
 from fmlib.store import Store
 
@@ -67,6 +67,25 @@ def test_publishing_is_complete_and_repeatable(tmp_path):
     masks = first.arrays("dataset_masks")
     assert masks["A"].shape == (2, 16, 16)
     assert 0 <= masks["A"].min() <= masks["A"].max() <= 1
+
+
+def test_a_lone_recipe_is_published_by_itself(tmp_path):
+    """N and its mask: no other network is trained, and the claims are those that N suffices for."""
+    lab, store, chosen = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU), recipes(["plain"])
+    experiments.run(chosen, lab, store)
+    assert len(list((tmp_path / "store" / "network").iterdir())) == 1
+    found = experiments.publish(chosen, lab, store, tmp_path / experiments.home(chosen, "quick"))
+    assert found.folder.name == "quick-plain"
+    assert list(found.manifest["recipes"]) == ["plain"]
+    assert {row["id"] for row in found.claims()} == set(claims.ALONE["plain"])
+    assert found.arrays("dataset_masks")["N"].shape == (1, 16, 16)
+    assert list(found.arrays("dataset_masks")) == ["N"]
+
+
+def test_lone_recipes_are_not_among_all():
+    assert not {recipe.name for recipe in recipes(["all"])} & set(claims.ALONE)
+    assert recipes([]) == recipes(["all"])
+    assert experiments.home(recipes([]), "quick") == "quick"
 
 
 @pytest.mark.slow

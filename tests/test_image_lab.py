@@ -11,7 +11,7 @@ from fmlib import experiments, image_lab
 from fmlib.config import FmlibError
 from fmlib.experiments import RECIPES
 from fmlib.image_lab import KINDS, all_masks, candidates, eligible, image_masks, joined, pairs
-from fmlib.image_measures import FRACTIONS, attack_specs, necessity, tables
+from fmlib.image_measures import FRACTIONS, adaptive, attack_specs, necessity, tables
 from fmlib.lab import Lab
 from fmlib.results import Results
 from fmlib.spectra import apply_mask, full_plane, l1_share
@@ -129,6 +129,18 @@ def test_all_of_a_masks_frequencies_are_its_binarised_mask(lab, store):
     assert kept["keep.own"].shape == (len(FRACTIONS), len(hits["x"]))
     assert (kept["keep.own"][-1] == hits["masked_binarised"]).all()
     assert (kept["remove.own"][-1] == hits["complement"]).all()
+
+
+def test_an_attack_that_knows_the_mask_is_at_least_as_strong(lab, store, learned):
+    """Through N's own mask and A's; and what is not attacked is what the evaluation found."""
+    found = store.get(adaptive(lab)).arrays
+    assert np.array_equal(found["clean.N"], store.get(lab.evaluation("N")).arrays["masked"])
+    for regime in "NA":
+        assert found[f"clean.{regime}"].mean() >= found[f"unaware.{regime}"].mean() >= found[f"aware.{regime}"].mean()
+        assert len(found[f"aware.{regime}"]) == lab.counts["validation"]
+    unaware = store.get(tables(lab)).arrays["masked_adversarial"]
+    assert len(found["image"]) == len(learned["image"])
+    assert found["image"].mean() <= unaware.mean()
 
 
 def test_attacks_begin_with_the_training_attack(lab):

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from fmlib import image_plots, plots
+from fmlib import chapters, image_plots, plots
 from fmlib.drawing import BLUE, VERMILION, Picture
 from fmlib.harmonics import translation_damping
+from fmlib.spectra import radius
 
 SIDE, SHOWN = 8, 3
 NAMES = ["tench", "chain saw", "church"]
@@ -227,3 +228,34 @@ def test_architectures_show_both_networks_masks_and_what_the_attack_changes():
         for one, plane in zip(axes, (plain, robust, robust - plain), strict=True):
             np.testing.assert_array_equal(shown(one), middle(plane))
         assert axes[2].get_images()[0].get_clim() == (-1, 1)
+
+
+def test_scales_show_both_masks_and_where_the_smaller_ones_frequencies_end():
+    """Masks that are 1 up to a radius: so are the means on rings, and what both have in common is the same."""
+    small, large = ((radius(side, side) <= 3).double().numpy() for side in (SIDE, 4 * SIDE))
+    picture = drawn(plots.figure_scales(small, large))
+    left, right, rings, _ = picture.axes
+    np.testing.assert_array_equal(shown(left), middle(small))
+    (square,) = right.patches
+    inside = shown(right)[12:20, 12:20]  # rows and columns -4 to 3 about DC
+    np.testing.assert_array_equal(inside, middle(small))
+    assert square.get_bbox().bounds == (11.5, 11.5, SIDE, SIDE)
+    for line, side in zip(rings.lines, (SIDE, 4 * SIDE), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), np.arange(side // 2 + 1) / (side // 2))
+        np.testing.assert_array_equal(line.get_ydata()[:3], 1)
+    assert rings.lines[1].get_ydata()[5:].max() == 0
+
+
+def test_masks_of_two_sizes_are_compared_by_frequency_and_by_share_of_the_highest():
+    """A disc of the same cycles in a larger plane agrees by frequency, one of the same share by rings."""
+    small, same, stretched = (
+        (radius(side, side) <= reach).double().numpy() for side, reach in ((SIDE, 3), (4 * SIDE, 3), (4 * SIDE, 12))
+    )
+    found = chapters.shared(small, same)
+    assert (found["correlation"], found["within"]) == ("1.00", "100%")
+    assert float(found["rings"]) < 0.7
+    same[0, 10] = same[0, -10] = 1  # beyond the smaller one's frequencies
+    assert chapters.shared(small, same)["within"] == f"{29 / 31:.0%}"
+    found = chapters.shared(small, stretched)
+    assert float(found["rings"]) > 0.95
+    assert float(found["correlation"]) < 0.7

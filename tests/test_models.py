@@ -8,7 +8,8 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from fmlib.config import FmlibError, NetworkSpec
-from fmlib.models import ARCHITECTURES, Normalized, build, check_classifier, evaluate
+from fmlib.models import ARCHITECTURES, Masked, Normalized, build, check_classifier, evaluate
+from fmlib.spectra import apply_mask
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,15 @@ def test_normalisation_is_inside():
 def test_normalized_wraps_any_network():
     model = Normalized(nn.Flatten(), mean=0.5, std=0.25)
     assert model(torch.tensor([[[[0.5, 1.0]]]])).tolist() == [[0.0, 2.0]]
+
+
+def test_a_masked_network_sees_what_the_mask_lets_through():
+    """One mask for all, or one an image: the logits are those of the filtered images."""
+    network, images = build(NetworkSpec("tiny_vgg"), 0).eval(), torch.rand(3, 1, 16, 16)
+    masks = torch.rand(3, 16, 9)
+    for mask in (masks[0], masks):
+        torch.testing.assert_close(Masked(network, mask, 0.5)(images), network(apply_mask(images, mask, 0.5)))
+    torch.testing.assert_close(Masked(network, torch.ones(16, 9), 0.5)(images), network(images), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["tiny_vgg", "small_vgg", "tiny_resnet", "small_resnet", "resnet18"])

@@ -10,6 +10,7 @@ import yaml
 
 from fmlib import book, provenance, status
 from fmlib.config import FmlibError
+from fmlib.experiments import lone
 from fmlib.results import PUBLISHED, Results
 
 CHAPTERS = [path for path in book.notebooks() if path.stem != book.STATUS]
@@ -113,6 +114,13 @@ def test_a_line_names_everything(results):
         assert part in line
     assert line.count("status.html#recipe-dataset-masks") == line.count("status.html#recipe-architectures") == 1
     assert 'href="laptop/stability.csv"' in line
+    (alone,) = lone()
+    name = f"{alone.folder.name}/masks.csv"
+    line = provenance.made_by("dataset_masks", ["masks.csv", name], results)
+    for part in ("profile laptop", results.manifest["key"], f"profile {alone.profile}", alone.manifest["key"]):
+        assert part in line
+    assert "status.html#recipe-plain" in line
+    assert f'<a href="{name}">{name}</a> <code>{alone.manifest["files"]["masks.csv"][:8]}</code>' in line
     bench = provenance.made_by("what_it_costs", ["bench/cpu.json"], results)
     assert 'href="bench/cpu.json"' in bench
     assert "status.html#recipe-bench" in bench
@@ -246,4 +254,10 @@ def test_every_recipe_has_its_section(results):
             assert results.manifest["files"][file][:16] in section
             assert f"<td>{len(results.content(file)) / 1e3:,.1f}</td>" in section
         assert "def" in section.split("<summary>")[1]
+    for alone in lone():
+        (name,) = alone.manifest["recipes"]
+        section = page.split(f'<section id="recipe-{name}">')[1].split("</section>")[0]
+        assert f"at profile {alone.profile}" in section
+        for file in alone.manifest["files"]:
+            assert f'href="{alone.folder.name}/{file}"' in section
     assert json.loads((PUBLISHED / "bench" / "cpu.json").read_text())["date"] in page.split('id="recipe-bench"')[1]

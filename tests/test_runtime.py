@@ -152,9 +152,20 @@ def test_cpu_and_auto_are_usable():
     assert torch.ones(2, device=pick_device("auto")).sum().item() == 2
 
 
-def test_precision_is_full_on_the_cpu():
+def product() -> torch.dtype:
+    """The precision of a matrix product within `mixed_precision` on the CPU."""
     with mixed_precision(torch.device("cpu")):
-        assert (torch.rand(2, 2) @ torch.rand(2, 2)).dtype == torch.float32
+        return (torch.rand(2, 2) @ torch.rand(2, 2)).dtype
+
+
+def test_precision_is_full_on_the_cpu():
+    assert product() == torch.float32
+
+
+@pytest.mark.usefixtures("bfloat16_on_cpu")
+def test_precision_is_reduced_on_the_cpu_where_that_is_asked_for():
+    assert product() == torch.bfloat16
+    assert (torch.rand(2, 2) @ torch.rand(2, 2)).dtype == torch.float32  # outside
 
 
 # ----------------------------------------------------------------------------------------------------- memory
@@ -184,5 +195,7 @@ def test_kept_memory_is_not_fetched_page_by_page_again():
     assert kept < 32
 
 
-def test_a_processor_has_room_for_a_few_large_results():
-    assert 2**20 < room(torch.device("cpu")) < 2**30
+def test_a_processor_has_room_for_a_few_large_results_or_as_much_as_weights_take():
+    cpu = torch.device("cpu")
+    assert 2**20 < room(cpu, 0) == room(cpu, 2**20) < 2**30
+    assert room(cpu, 2**30) == 2**30

@@ -361,3 +361,13 @@ def test_correlation_is_symmetric_and_at_most_one(height, width, seed):
     value = spectra.correlation(first, second).item()
     assert value == pytest.approx(spectra.correlation(second, first).item())
     assert abs(value) <= 1 + 1e-12
+
+
+def test_ring_means_of_a_disc_are_one_within_and_nought_without():
+    disc = (spectra.radius(16, 16) <= 5).float()
+    found = spectra.ring_means(disc)
+    assert found.shape == (9,)
+    assert found[:5].tolist() == 5 * [1]
+    assert found[6:].tolist() == 3 * [0]
+    assert 0 < found[5].item() < 1
+    torch.testing.assert_close(spectra.ring_means(0 * disc + 0.3), torch.full((9,), 0.3))

@@ -206,6 +206,18 @@ def test_adversarial_regime_stays_in_the_ball_around_the_plain_one_and_hurts(tra
     assert look(trained) == before
 
 
+def test_attacks_on_a_network_in_training_have_its_precision(trained, small, request):
+    """The steps of an attack are most of what adversarial training computes."""
+    spec, seen = TrainSpec("A", attack=AttackSpec(steps=3)), []
+    trained.network[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    full = REGIMES["A"](batch_of(trained, small, spec))
+    request.getfixturevalue("bfloat16_on_cpu")
+    reduced = REGIMES["A"](batch_of(trained, small, spec))
+    assert seen == 3 * [torch.float32] + 3 * [torch.bfloat16]
+    assert full.dtype == reduced.dtype == torch.float32
+    assert (reduced - full).abs().max().item() <= 2 * spec.attack.epsilon + 1e-6
+
+
 def test_attacks_of_different_steps_start_apart(trained, small):
     spec = TrainSpec("A", crop=(1.0, 1.0), flip=False, attack=AttackSpec(steps=1))
     first, second = (REGIMES["A"](batch_of(trained, small, spec, step)) for step in (0, 1))
