@@ -80,16 +80,17 @@ def published(name: str) -> Results:
 def shared(small: np.ndarray, large: np.ndarray) -> dict[str, str]:
     """How two masks (h, h) and (H, H), DC at (0, 0), H a multiple of h, compare, ready for prose.
 
-    `correlation` over the frequencies that both have; `within`, the share of the larger one's energy at these;
-    `rings`, the correlation of their means on rings, those of the same share of the highest frequency paired.
+    `correlation` over the frequencies that both have; `within`, the share of the larger one's energy at these; how far
+    their means on rings are apart on average, `by_cycles` at the same cycles per image and `by_share` at the same share
+    of the highest frequency.
     """
     first, last = len(large) // 2 - len(small) // 2, len(large) // 2 + len(small) // 2
     common = np.fft.ifftshift(np.fft.fftshift(large)[first:last, first:last])
     alike = float(correlation(torch.from_numpy(common), torch.from_numpy(small)))
     fine, coarse = (ring_means(torch.from_numpy(mask)).numpy() for mask in (large, small))
-    rings = np.corrcoef(fine[:: len(large) // len(small)], coarse)[0, 1]
-    within = (common**2).sum() / (large**2).sum()
-    return {"correlation": f"{alike:.2f}", "rings": f"{rings:.2f}", "within": f"{within:.0%}"}
+    apart = {"by_cycles": fine[: len(coarse)] - coarse, "by_share": fine[:: len(large) // len(small)] - coarse}
+    found = {name: f"{np.abs(difference).mean():.2f}" for name, difference in apart.items()}
+    return found | {"correlation": f"{alike:.2f}", "within": f"{(common**2).sum() / (large**2).sum():.0%}"}
 
 
 def source(function: Callable[..., Any]) -> Code:

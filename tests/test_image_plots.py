@@ -252,10 +252,10 @@ def test_masks_of_two_sizes_are_compared_by_frequency_and_by_share_of_the_highes
         (radius(side, side) <= reach).double().numpy() for side, reach in ((SIDE, 3), (4 * SIDE, 3), (4 * SIDE, 12))
     )
     found = chapters.shared(small, same)
-    assert (found["correlation"], found["within"]) == ("1.00", "100%")
-    assert float(found["rings"]) < 0.7
+    assert (found["correlation"], found["within"], found["by_cycles"]) == ("1.00", "100%", "0.00")
+    assert float(found["by_share"]) > 0.3
     same[0, 10] = same[0, -10] = 1  # beyond the smaller one's frequencies
     assert chapters.shared(small, same)["within"] == f"{29 / 31:.0%}"
     found = chapters.shared(small, stretched)
-    assert float(found["rings"]) > 0.95
+    assert float(found["by_share"]) < 0.1 < float(found["by_cycles"])
     assert float(found["correlation"]) < 0.7
