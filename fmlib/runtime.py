@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ BFLOAT16 = {"cuda"}
 def mixed_precision(device: torch.device) -> AbstractContextManager:
     """Autocast to bfloat16 on the devices in `BFLOAT16`, but not on a CUDA device that only imitates it, as a T4."""
     able = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type in BFLOAT16 and able)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if device.type in BFLOAT16 and able else nullcontext()
 
 
 def room(device: torch.device, weights: int) -> int:

@@ -162,6 +162,11 @@ def test_precision_is_full_on_the_cpu():
     assert product() == torch.float32
 
 
+def test_precision_that_the_user_chose_stands():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product() == torch.bfloat16
+
+
 @pytest.mark.usefixtures("bfloat16_on_cpu")
 def test_precision_is_reduced_on_the_cpu_where_that_is_asked_for():
     assert product() == torch.bfloat16
