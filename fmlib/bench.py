@@ -28,7 +28,7 @@ from fmlib.image_lab import predictions
 from fmlib.lab import Lab
 from fmlib.masks import Masks, guarded_exp_square, learn_masks
 from fmlib.models import build
-from fmlib.runtime import frozen, mixed_precision
+from fmlib.runtime import frozen
 from fmlib.spectra import filter_spectrum, l1_share
 from fmlib.training import REGIMES, train
 
@@ -64,13 +64,12 @@ def serial_mask(model: nn.Module, image: Tensor, target: Tensor, spec: ImageMask
     mask = torch.ones(1, size[0], size[1] // 2 + 1, device=image.device, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=spec.lr, betas=(0.9, spec.memory))
     with frozen(model):
-        with torch.no_grad(), mixed_precision(image.device):
-            reference = cross_entropy(model(image).float(), target)
+        with torch.no_grad():
+            reference = cross_entropy(model(image), target)
         still, share, invariance, steps = 0, 1.0, math.inf, 0
         while steps < spec.epochs and still < spec.patience:
             filtered = centre + filter_spectrum(spectrum, mask, size)
-            with mixed_precision(image.device):
-                logits = model(filtered).float()
+            logits = model(filtered)
             cost = guarded_exp_square(cross_entropy(logits, target) - reference, spec.guard)
             optimizer.zero_grad()
             (cost + spec.penalty * l1_share(mask, size[1]).sum()).backward()
@@ -132,7 +131,7 @@ def _training(regime: str) -> TrainSpec:
 
 
 def _ceiling(device: torch.device) -> float:
-    """Operations per second of a large matrix product, measured in the precision that networks run in."""
+    """Operations per second of a large matrix product, in the precision in which networks are trained."""
     side = 8192 if device.type == "cuda" else 1536
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     first, second = (torch.randn(side, side, device=device).to(kind) for _ in range(2))

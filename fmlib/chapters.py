@@ -152,32 +152,65 @@ def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
     rows = [row for row in results.claims() if row["chapter"] == chapter]
     read = [readable(row) for row in rows]
     source = [f" ({row['source'].replace(f'{claim.PAPER}, ', '')})" if linked else "" for row in rows]
-    table = pd.DataFrame(
+    return _as_html(
         {
-            "id": [
-                f'<a href="{chapter}.html#{row["anchor"]}">{row["id"]}</a>' if linked else row["id"] for row in rows
-            ],
+            "id": [_linked(row) if linked else row["id"] for row in rows],
             "claim": [
                 f"{row['statement']}{where} <em>Counts as reproduced if {row['tolerance']}.</em>"
                 for row, where in zip(rows, source, strict=True)
             ],
             "published": [one["published"] for one in read],
-            "here": [
-                f"{one['value']} {row['unit']}<br>({one['interval']})" for row, one in zip(rows, read, strict=True)
-            ],
+            "here": [_measured(row) for row in rows],
             "n": [one["n"] for one in read],
             "verdict": [one["verdict"] for one in read],
         }
     )
+
+
+def scales_table(results: Results, larger: Results) -> HTML:
+    """The claims that `larger` judges, as `results` and as `larger` measure them, with both verdicts."""
+    rows = larger.claims()
+    columns = {
+        "id": [_linked(row) for row in rows],
+        "claim": [row["statement"] for row in rows],
+        "published": [readable(row)["published"] for row in rows],
+    }
+    for one in (results, larger):
+        own = [one.claim(row["id"]) for row in rows]
+        columns[f"profile {one.profile}"] = [_measured(row) for row in own]
+        columns[f"verdict, {one.profile}"] = [readable(row)["verdict"] for row in own]
+    return _as_html(columns)
+
+
+def _linked(row: dict[str, Any]) -> str:
+    """A claim's id, leading to the figure or section that shows the claim."""
+    return f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>'
+
+
+def _measured(row: dict[str, Any]) -> str:
+    """A claim's value with unit and interval."""
+    read = readable(row)
+    return f"{read['value']} {row['unit']}<br>({read['interval']})"
+
+
+def _as_html(columns: dict[str, list[str]]) -> HTML:
+    """A table of claims."""
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(index=False, escape=False, border=0, classes="claims"))
+        return HTML(pd.DataFrame(columns).to_html(index=False, escape=False, border=0, classes="claims"))
 
 
-def published_table(results: Results, shown: dict[str, str]) -> pd.DataFrame:
-    """A table of the paper beside ours; shown: claim id -> what the row is called."""
-    read = {name: readable(results.claim(identity)) for identity, name in shown.items()}
-    columns = {"value": "here", "published": "published", "interval": "interval", "n": "n"}
-    return pd.DataFrame({new: {name: one[old] for name, one in read.items()} for old, new in columns.items()})
+def published_table(results: Results, shown: dict[str, str], larger: Results | None = None) -> pd.DataFrame:
+    """A table of the paper beside ours, and beside that of `larger`; shown: claim id -> what the row is called."""
+
+    def ours(found: Results) -> pd.DataFrame:
+        read = {name: readable(found.claim(identity)) for identity, name in shown.items()}
+        return pd.DataFrame.from_dict(read, orient="index")
+
+    table = ours(results)[["value", "published", "interval", "n"]].rename(columns={"value": "here"})
+    if larger:
+        table[f"profile {larger.profile}"] = ours(larger)["value"]
+        table["its interval"], table["its n"] = ours(larger)["interval"], ours(larger)["n"]
+    return table
 
 
 def kinds_table(results: Results) -> pd.DataFrame:
@@ -288,7 +321,7 @@ def exceeding(results: Results) -> dict[str, dict[str, np.ndarray]]:
 
 def class_names(results: Results) -> list[str]:
     """The names of the classes, in the order of their labels."""
-    return [str(name) for name in results.arrays("class_masks")["classes"]]
+    return [str(name) for name in results.arrays("samples")["classes"]]
 
 
 def accuracies(results: Results) -> pd.DataFrame:

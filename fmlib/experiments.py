@@ -11,14 +11,23 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_weights
 
-from fmlib import __version__, claims, heat_recipes, image_recipes, jacobian_recipes, map_recipes, network_recipes
+from fmlib import (
+    __version__,
+    claims,
+    heat_recipes,
+    image_recipes,
+    jacobian_recipes,
+    map_recipes,
+    network_recipes,
+    plain_recipe,
+)
 from fmlib.config import fingerprint, require
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe
 from fmlib.results import PUBLISHED, Results
 from fmlib.store import Artifact, Store, write_bytes
 
-PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes)
+PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes, plain_recipe)
 RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
 
 

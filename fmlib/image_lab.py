@@ -17,6 +17,7 @@ from fmlib.data import Split
 from fmlib.lab import Lab
 from fmlib.masks import guarded_exp_square, learn_masks
 from fmlib.models import evaluate
+from fmlib.runtime import full_precision
 from fmlib.spectra import apply_mask, l1_share
 from fmlib.store import Artifact, Job
 
@@ -25,20 +26,22 @@ KINDS = {"N.x": ("N", "x"), "A.x": ("A", "x"), "A.xA": ("A", "xA"), "N.xA": ("N"
 
 
 def pairs(lab: Lab) -> Job:
-    """Every validation image attacked against N, and what N and A make of both."""
+    """Every validation image attacked against N, and what N and A make of both; N alone where no A is trained."""
     attack = lab.profile.train.attack
+    regimes = [regime for regime in "NA" if regime in lab.profile.regimes]
 
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
         images = lab.open_dataset(inputs[0]).validation
-        networks = dict(zip("NA", map(lab.open_network, inputs[1:]), strict=True))
+        networks = dict(zip(regimes, map(lab.open_network, inputs[1:]), strict=True))
         attacked = attack_all(networks["N"], images, attack, seed=lab.seed, purpose="pairs")
         arrays = {"xA": attacked.cpu().numpy()}
         for name, (regime, image) in KINDS.items():
-            pixels = images.pixels() if image == "x" else attacked
-            arrays[f"prediction.{name}"] = predictions(networks[regime], pixels).cpu().numpy()
+            if regime in networks:
+                pixels = images.pixels() if image == "x" else attacked
+                arrays[f"prediction.{name}"] = predictions(networks[regime], pixels).cpu().numpy()
         return Artifact(arrays)
 
-    inputs = (lab.dataset, lab.network("N"), lab.network("A"))
+    inputs = (lab.dataset, *map(lab.network, regimes))
     passes = attack.steps * lab.counts["validation"]
     described = {"attack": asdict(attack), "seed": lab.seed}
     return Job("pairs", f"adversarial pairs ({lab.profile.name})", described, compute, inputs, passes=passes)
@@ -138,9 +141,10 @@ def _window(lab: Lab, chunk: int) -> list[int]:
 def _judge(lab: Lab, model: torch.nn.Module, pixels: Tensor, targets: Tensor, half: Tensor) -> dict[str, Tensor]:
     """Of each learned mask: invariance cost, L1 share, objective, and whether M(x) keeps the prediction."""
     spec, centre = lab.profile.image_mask, lab.profile.network.mean
-    before, _ = evaluate(model, zip(pixels.split(256), targets.split(256), strict=True))
     filtered = apply_mask(pixels, half, centre)
-    after, kept = evaluate(model, zip(filtered.split(256), targets.split(256), strict=True))
+    with full_precision():
+        before, _ = evaluate(model, zip(pixels.split(256), targets.split(256), strict=True))
+        after, kept = evaluate(model, zip(filtered.split(256), targets.split(256), strict=True))
     invariance, share = guarded_exp_square(after - before, spec.guard), l1_share(half, pixels.shape[-1])
     objective = invariance + spec.penalty * share
     return {"invariance": invariance, "l1_share": share, "objective": objective, "kept": kept}

@@ -48,15 +48,20 @@ def tables(lab: Lab) -> Job:
 
     Arrays (K,) bool: `x`, `xA`, `masked`, `masked_adversarial`, `complement`, both again with the binarised mask, each
     by N; `second.*` and `other.*` by networks to which no mask was fitted (the second architecture, and N of another
-    seed). Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels (0 if M(x) is flat);
+    seed), but not where N is all that is trained. Arrays (K,) float: `likeness`, the correlation of M(x) with x over
+    pixels (0 if M(x) is flat);
     `attack_inside` and `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially
     matched set; `attack_passed` and `image_passed`, the shares of the attack's and the image's energy that M passes.
     """
-    observers = {"": lab.network("N"), "second.": lab.second.network("N"), "other.": lab.network("N", 1)}
+    observers = {"": (lab, 0)}
+    if lab.profile.regimes != ("N",):
+        observers |= {"second.": (lab.second, 0), "other.": (lab, 1)}
+    networks = [one.network("N", repetition) for one, repetition in observers.values()]
     centre = lab.profile.network.mean
 
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
-        dataset, first, second, other, paired, *parts = inputs
+        dataset, *rest = inputs
+        paired, *parts = rest[len(networks) :]
         masks, pixels, half, targets = _opened(lab, dataset, parts)
         attacked = torch.from_numpy(paired.arrays["xA"][masks["image"]]).to(lab.device)
         support = binarize(half)
@@ -70,9 +75,9 @@ def tables(lab: Lab) -> Job:
             "masked_adversarial_binarised": apply_mask(attacked, support, centre),
             "complement": apply_mask(pixels, complement(half), centre),
         }
-        models = (lab.open_network(first), lab.second.open_network(second), lab.open_network(other))
         hits: dict[str, Tensor] = {}
-        for prefix, model in zip(observers, models, strict=True):
+        for (prefix, (one, _)), network in zip(observers.items(), rest, strict=False):
+            model = one.open_network(network)
             for name in shown if prefix == "" else ("x", "masked", "complement"):
                 hits[prefix + name] = predictions(model, shown[name]) == targets
         hits["attack_inside"] = _passed(attacked - pixels, support)
@@ -82,7 +87,7 @@ def tables(lab: Lab) -> Job:
         hits["likeness"] = torch.stack([torch.corrcoef(pair)[0, 1] for pair in stacked]).nan_to_num()
         return Artifact({name: value.cpu().numpy() for name, value in hits.items()})
 
-    inputs = (lab.dataset, *observers.values(), pairs(lab), *all_masks(lab, "N.x"))
+    inputs = (lab.dataset, *networks, pairs(lab), *all_masks(lab, "N.x"))
     return Job("tables", f"image masks at work ({lab.profile.name})", {"seed": lab.seed}, compute, inputs)
 
 

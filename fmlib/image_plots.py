@@ -40,7 +40,7 @@ def figure_image_masks(class_masks: Mapping[str, np.ndarray], samples: Mapping[s
         grid[0, 0].set_title("whole class")
         for one in grid[0, 1:]:
             one.set_title("one image")
-        _labels(grid[:, 0], class_masks["classes"].tolist())
+        _labels(grid[:, 0], samples["classes"].tolist())
         figure.colorbar(picture, ax=grid, label="mask", ticks=(0, 0.5, 1), pad=0.01, shrink=0.5)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,25 +26,31 @@ def _image_jobs(lab: Lab) -> list[Job]:
 
 
 def _image_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    learned = {kind: joined([store.get(job) for job in all_masks(lab, kind)]) for kind in KINDS}
-    dataset, paired, per_class = store.get(lab.dataset), store.get(pairs(lab)), store.get(class_masks(lab))
-    labels = dataset.arrays["validation_labels"]
-    first = learned["N.x"]
-    chosen = eligible(paired, labels)
-    planes = {kind: _half_precision(one["half"]) for kind, one in learned.items()}
-    outcome = {name: array for name, array in paired.arrays.items() if name != "xA"}
-    return {
-        "image_masks.npz": arrays_to_bytes(planes | {"image": first["image"], "label": labels[first["image"]]}),
-        "image_masks.csv": csv([row for kind, one in learned.items() for row in _described(kind, one)]),
-        "image_stability.csv": csv(_stability(first, joined([store.get(job) for job in again(lab)]), lab)),
-        "class_masks.npz": arrays_to_bytes({"half": per_class.arrays["half"], "classes": np.array(_names(per_class))}),
-        "pairs.npz": arrays_to_bytes(outcome | {"labels": labels, "eligible": chosen}),
-        "samples.npz": arrays_to_bytes(_samples(lab, dataset, paired, learned)),
+    files, learned = files_of_image_masks(lab, store, KINDS)
+    per_class, second = store.get(class_masks(lab)), joined([store.get(job) for job in again(lab)])
+    return files | {
+        "image_stability.csv": csv(_stability(learned["N.x"], second, lab)),
+        "class_masks.npz": arrays_to_bytes({"half": per_class.arrays["half"]}),
     }
 
 
-def _names(artifact: Artifact) -> list[str]:
-    return [str(name) for name in artifact.facts["classes"]]
+def files_of_image_masks(
+    lab: Lab, store: Store, kinds: Iterable[str]
+) -> tuple[dict[str, bytes], dict[str, dict[str, np.ndarray]]]:
+    """The files of image masks of these kinds, "N.x" among them, and of their images; and what was learned."""
+    learned = {kind: joined([store.get(job) for job in all_masks(lab, kind)]) for kind in kinds}
+    dataset, paired = store.get(lab.dataset), store.get(pairs(lab))
+    labels = dataset.arrays["validation_labels"]
+    first = learned["N.x"]
+    planes = {kind: _half_precision(one["half"]) for kind, one in learned.items()}
+    outcome = {name: array for name, array in paired.arrays.items() if name != "xA"}
+    files = {
+        "image_masks.npz": arrays_to_bytes(planes | {"image": first["image"], "label": labels[first["image"]]}),
+        "image_masks.csv": csv([row for kind, one in learned.items() for row in _described(kind, one)]),
+        "pairs.npz": arrays_to_bytes(outcome | {"labels": labels, "eligible": eligible(paired, labels)}),
+        "samples.npz": arrays_to_bytes(_samples(lab, dataset, paired, learned)),
+    }
+    return files, learned
 
 
 def _half_precision(half: np.ndarray) -> np.ndarray:
@@ -96,10 +103,10 @@ def _samples(
 ) -> dict[str, np.ndarray]:
     """The first images of each class that have masks, with what figures 5 and 6 show: all (classes, SHOWN, H, W).
 
-    Classes of which none is eligible are nan, and drawn blank.
+    And "classes", their names. Classes of which none is eligible are nan, and drawn blank.
     """
     first = learned["N.x"]
-    names = _names(dataset)
+    names = [str(name) for name in dataset.facts["classes"]]
     members = [np.flatnonzero(first["target"] == label) for label in range(len(names))]
     places = np.stack([np.resize(found, SHOWN) for found in members])
     index = first["image"][places.ravel()]
@@ -119,7 +126,7 @@ def _samples(
     absent = torch.tensor([len(found) == 0 for found in members])
     filled = {name: value.reshape(len(names), SHOWN, width, width) for name, value in shown.items()}
     blank = {name: value.masked_fill(absent[:, None, None, None], torch.nan) for name, value in filled.items()}
-    return {name: value.numpy().astype(np.float16) for name, value in blank.items()}
+    return {"classes": np.array(names)} | {name: value.numpy().astype(np.float16) for name, value in blank.items()}
 
 
 def _table_jobs(lab: Lab) -> list[Job]:

@@ -169,7 +169,7 @@ def pack(results: Results) -> bytes:
             "photographs",
             "Photographs",
             found,
-            map(str, results.arrays("class_masks")["classes"]),
+            map(str, results.arrays("samples")["classes"]),
             {one: network(results, f"network_{one}.safetensors", found) for one in "NA"},
             {one: (f"of {one}, the network {says}", torch.from_numpy(masks[one][0])) for one, says in REGIMES.items()},
             {name: (title, sample_photograph(name, found.data.size)[0]) for name, title in PHOTOGRAPHS.items()},

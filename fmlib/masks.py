@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ from fmlib.config import FrequencyMapSpec, MaskSpec, require
 from fmlib.engine import Epoch, Fit, Objective, Problem
 from fmlib.frequency_maps import FrequencyMaps
 from fmlib.models import check_classifier, evaluate
-from fmlib.runtime import Checkpoint, frozen, keep_freed_memory
+from fmlib.runtime import Checkpoint, frozen, full_precision, keep_freed_memory
 from fmlib.spectra import full_plane, l1_share
 
 
@@ -116,6 +117,8 @@ def learn_masks(
     Each mask's order of images follows from (seed, mask, epoch). Losses are averaged over a mask's images and
     summed over masks. `together` masks are in work at a time, by default as many as there is room for (see
     runtime.room), and one that stops makes way for the next: no mask depends on the others or on how many they are.
+    Where networks run in bfloat16, they do so here only if the stop rule does not look at the cost (`spec.calm` is
+    infinite, as for dataset masks): rounding moves the cost at every step, and most masks of images would never stop.
     Raises `FmlibError` for inputs that do not fit, and for values that are not finite.
     """
     require(len(images) > 0, "there are no images to learn a mask from")
@@ -128,15 +131,15 @@ def learn_masks(
         "every mask needs at least one image: number the masks 0..K-1 without gaps",
     )
 
-    reference, right = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
-    objective: Objective
-    if isinstance(spec, FrequencyMapSpec):
-        objective = FrequencyMaps(spec, images.shape[1:])
-    else:
-        objective = Invariance(spec, torch.stack([right[m].float().mean() for m in members]))
     keep_freed_memory()
-    problem = Problem(model, images, centre, labels, members, reference, spec, objective, seed)
-    with frozen(model):
+    with frozen(model), full_precision() if spec.calm < math.inf else nullcontext():
+        reference, right = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
+        objective: Objective
+        if isinstance(spec, FrequencyMapSpec):
+            objective = FrequencyMaps(spec, images.shape[1:])
+        else:
+            objective = Invariance(spec, torch.stack([right[m].float().mean() for m in members]))
+        problem = Problem(model, images, centre, labels, members, reference, spec, objective, seed)
         fit = Fit(problem, together or problem.together())
         state = checkpoint.load() if checkpoint else None
         if state:

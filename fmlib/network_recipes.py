@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,8 @@ def _network_jobs(lab: Lab) -> list[Job]:
     return [lab.network(regime, number) for regime, number in _each(lab)]
 
 
-def _network_files(lab: Lab, store: Store) -> dict[str, bytes]:
+def files_of_networks(lab: Lab, store: Store) -> dict[str, bytes]:
+    """Every epoch of every network; and the weights of the first N and A, where they are few."""
     rows, files = [], {}
     for regime, number in _each(lab):
         artifact = store.get(lab.network(regime, number))
@@ -54,7 +54,7 @@ def _mask_jobs(lab: Lab) -> list[Job]:
 
 
 def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    files, masks = _learned(lab, store, _VARIANTS)
+    files, masks = files_of_dataset_masks(lab, store, _VARIANTS)
     return files | {
         "stability.csv": csv(_stability(lab, masks)),
         "held_out.npz": arrays_to_bytes(store.get(lab.held_out()).arrays),
@@ -62,7 +62,7 @@ def _mask_files(lab: Lab, store: Store) -> dict[str, bytes]:
     }
 
 
-def _learned(
+def files_of_dataset_masks(
     lab: Lab, store: Store, variants: tuple[str, ...]
 ) -> tuple[dict[str, bytes], dict[tuple[str, int, str], Tensor]]:
     """The files of dataset masks, N's also in these variants; and the masks over the full plane."""
@@ -133,20 +133,6 @@ def _scheme(lab: Lab, mask: Tensor) -> dict[str, np.ndarray]:
     return {"image": image[0].numpy(), "filtered": filtered[0].numpy(), "mask": mask.numpy()}
 
 
-def _alone(lab: Lab) -> Lab:
-    """The same laboratory, with one network: N."""
-    return replace(lab, profile=replace(lab.profile, regimes=("N",), repetitions=1))
-
-
-def _plain_jobs(lab: Lab) -> list[Job]:
-    return [lab.evaluation("N")]
-
-
-def _plain_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    files, _ = _learned(_alone(lab), store, ())
-    return _network_files(_alone(lab), store) | files
-
-
 def _planted_jobs(lab: Lab) -> list[Job]:
     labs = [lab.planted(number) for number in range(lab.profile.planted_repetitions)]
     return [*(one.evaluation("N") for one in labs), labs[0].mask("A")]
@@ -199,7 +185,6 @@ def _harmonic_files(lab: Lab, store: Store) -> dict[str, bytes]:
 RECIPES = (
     Recipe("harmonics", "harmonics and intermodulation of activations (F1)", _harmonic_jobs, _harmonic_files),
     Recipe("planted", "masks where the informative frequencies are known", _planted_jobs, _planted_files),
-    Recipe("networks", "networks of the five training regimes", _network_jobs, _network_files),
+    Recipe("networks", "networks of the five training regimes", _network_jobs, files_of_networks),
     Recipe("dataset-masks", "one mask a network (F2, T1, F3, F4)", _mask_jobs, _mask_files),
-    Recipe("plain", "N and its dataset mask alone, published by themselves (T1)", _plain_jobs, _plain_files),
 )

@@ -96,6 +96,17 @@ def mixed_precision(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16) if device.type in BFLOAT16 and able else nullcontext()
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Networks run in full precision within the block, on every device (on CUDA, by torch's default, in TF32)."""
+    reduced = set(BFLOAT16)
+    BFLOAT16.clear()
+    try:
+        yield
+    finally:
+        BFLOAT16.update(reduced)
+
+
 def room(device: torch.device, weights: int) -> int:
     """Bytes that the intermediate results of a step may take, beside so many of weights.
 

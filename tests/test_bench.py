@@ -8,7 +8,7 @@ import torch
 from fmlib import bench, chapters, cost_plots
 from fmlib.bench import Case, final_objective, operations, serial_mask
 from fmlib.cli import main
-from fmlib.config import ImageMaskSpec
+from fmlib.config import ImageMaskSpec, MaskSpec
 from fmlib.image_lab import predictions
 from fmlib.masks import learn_masks
 
@@ -34,14 +34,31 @@ def learned(problem):
     return learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
 
 
-def test_masks_in_bfloat16_reach_the_objective_of_full_precision(problem, learned, request):
-    """Within 3%, as on a GPU; and they are not the same masks, or nothing would have been tested."""
+def test_masks_of_images_do_not_know_of_bfloat16(problem, learned, request):
+    """Rounding would move the cost at every step, and their stop rule would not fire."""
     model, images, targets = problem
     request.getfixturevalue("bfloat16_on_cpu")
-    reduced = learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
-    assert not torch.equal(reduced.half, learned.half)
-    ours, theirs = (final_objective(model, images, targets, one.half, SPEC, 0.5) for one in (reduced, learned))
-    assert ((ours - theirs).abs() / theirs).max().item() < 0.03
+    again = learn_masks(model, images, targets, torch.arange(12), SPEC, seed=0, centre=0.5, progress=False)
+    assert torch.equal(again.half, learned.half)
+    assert again.epochs.tolist() == learned.epochs.tolist()
+
+
+def test_dataset_masks_in_bfloat16_reach_the_objective_of_full_precision(trained, planted, request):
+    """Within 3%, as on a GPU; and it is not the same mask, or nothing would have been tested."""
+    images, labels = planted.validation.pixels(slice(60)), planted.validation.labels[:60]
+    spec, one = MaskSpec(lr=0.02, batch=20, epochs=30, memory=0.99), torch.zeros_like(labels)
+
+    def learn():
+        return learn_masks(trained, images, labels, one, spec, seed=0, centre=0.5, progress=False).half
+
+    full = learn()
+    request.getfixturevalue("bfloat16_on_cpu")
+    reduced = learn()
+    assert not torch.equal(reduced, full)
+    ours, theirs = (
+        final_objective(trained, images, labels, half.expand(60, -1, -1), spec, 0.5).mean() for half in (reduced, full)
+    )
+    assert abs(ours - theirs).item() < 0.03 * theirs.item()
 
 
 def test_reference_and_engine_learn_the_same_masks(alone, learned):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlib import book, claims, intervals
+from fmlib import book, chapters, claims, intervals
+from fmlib.experiments import lone
 from fmlib.intervals import Measured
 from fmlib.results import PUBLISHED, Results
 
@@ -163,3 +164,25 @@ def test_every_published_file_is_whole(folder):
         results.content(name)
     on_disk = {path.name for path in folder.iterdir()} - {"manifest.json"}
     assert on_disk == set(results.manifest["files"])
+
+
+def test_claims_at_two_scales_stand_side_by_side():
+    """A line for each claim that the larger scale judges, with what both measure and say."""
+    small, (large,) = Results.open(PUBLISHED / "laptop"), lone()
+    _, *lines = chapters.scales_table(small, large).data.split("<tr>")
+    for row, line in zip(large.claims(), lines[-len(large.claims()) :], strict=True):
+        assert f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>' in line
+        for read in map(chapters.readable, (small.claim(row["id"]), row)):
+            assert f"<td>{read['value']} " in line
+            assert f"({read['interval']})" in line
+            assert f"<td>{read['verdict']}</td>" in line
+
+
+def test_a_table_of_the_paper_can_show_two_scales():
+    small, (large,) = Results.open(PUBLISHED / "laptop"), lone()
+    shown = {"T1.N.standard": "N", "T1.N.masked": "N, masked"}
+    table, wider = chapters.published_table(small, shown), chapters.published_table(small, shown, large)
+    assert wider[table.columns].equals(table)
+    for identity, name in shown.items():
+        read = chapters.readable(large.claim(identity))
+        assert wider.loc[name].tolist()[-3:] == [read["value"], read["interval"], read["n"]]

@@ -70,7 +70,7 @@ def test_publishing_is_complete_and_repeatable(tmp_path):
 
 
 def test_a_lone_recipe_is_published_by_itself(tmp_path):
-    """N and its mask: no other network is trained, and the claims are those that N suffices for."""
+    """N and its masks: no other network is trained, and the claims are those that N suffices for."""
     lab, store, chosen = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU), recipes(["plain"])
     experiments.run(chosen, lab, store)
     assert len(list((tmp_path / "store" / "network").iterdir())) == 1
@@ -80,6 +80,7 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
     assert {row["id"] for row in found.claims()} == set(claims.ALONE["plain"])
     assert found.arrays("dataset_masks")["N"].shape == (1, 16, 16)
     assert list(found.arrays("dataset_masks")) == ["N"]
+    assert set(found.table("image_masks")["kind"]) == {"N.x"}
 
 
 def test_lone_recipes_are_not_among_all():

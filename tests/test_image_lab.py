@@ -69,6 +69,13 @@ def test_attacked_images_stay_in_the_ball(lab, store, paired):
     assert 0 < distance <= lab.profile.train.attack.epsilon + 1e-6
 
 
+def test_pairs_of_n_alone_lack_what_a_makes_of_them(lab, store, paired):
+    found = store.get(pairs(Lab(replace(lab.profile, regimes=("N",)), 0, CPU))).arrays
+    assert list(found) == ["xA", "prediction.N.x", "prediction.N.xA"]
+    for name, array in found.items():
+        assert np.array_equal(array, paired.arrays[name])
+
+
 def test_every_eligible_image_has_one_mask(learned, paired, labels):
     assert sorted(learned["image"]) == np.flatnonzero(eligible(paired, labels)).tolist()
 
@@ -122,6 +129,15 @@ def test_table_two_by_hand(lab, store, learned, paired):
     assert (hits["masked_adversarial_binarised"] == (behind == learned["target"])).all()
     assert ((hits["attack_inside"] >= 0) & (hits["attack_inside"] <= 1 + 1e-6)).all()
     assert ((hits["likeness"] >= -1) & (hits["likeness"] <= 1)).all()
+
+
+def test_table_two_of_n_alone_lacks_what_other_networks_see(lab, store):
+    found = store.get(tables(Lab(replace(lab.profile, regimes=("N",)), 0, CPU))).arrays
+    whole = store.get(tables(lab)).arrays
+    seen = {f"{who}.{what}" for who in ("second", "other") for what in ("x", "masked", "complement")}
+    assert set(whole) - set(found) == seen
+    for name, array in found.items():
+        assert np.array_equal(array, whole[name])
 
 
 def test_all_of_a_masks_frequencies_are_its_binarised_mask(lab, store):

@@ -58,13 +58,13 @@ def legend(drawing) -> list[str]:
 
 @pytest.fixture
 def samples() -> dict[str, np.ndarray]:
-    return {kind: draws(n).random((3, SHOWN, SIDE, SIDE)).astype(np.float16) for n, kind in enumerate(KINDS)}
+    pictures = {kind: draws(n).random((3, SHOWN, SIDE, SIDE)).astype(np.float16) for n, kind in enumerate(KINDS)}
+    return pictures | {"classes": np.array(NAMES)}
 
 
 def test_image_masks_stand_beside_their_class_with_dc_in_the_middle(samples):
     whole = np.stack([symmetric(seed) for seed in range(3)])
-    classes = {"half": whole[..., : SIDE // 2 + 1], "classes": np.array(NAMES)}
-    picture = drawn(image_plots.figure_image_masks(classes, samples))
+    picture = drawn(image_plots.figure_image_masks({"half": whole[..., : SIDE // 2 + 1]}, samples))
     grid = np.array(picture.axes[: 3 * (1 + SHOWN)]).reshape(3, 1 + SHOWN)
     assert len(picture.axes) == grid.size + 1  # and the colour bar
     assert [one.get_title() for one in grid[0]] == ["whole class"] + SHOWN * ["one image"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fmlib.config import FmlibError
-from fmlib.runtime import frozen, generator, mixed_precision, pick_device, room, seeded
+from fmlib.runtime import frozen, full_precision, generator, mixed_precision, pick_device, room, seeded
 
 numbers = st.integers(0, 2**40)
 purposes = st.text(max_size=12)
@@ -171,6 +171,19 @@ def test_precision_that_the_user_chose_stands():
 def test_precision_is_reduced_on_the_cpu_where_that_is_asked_for():
     assert product() == torch.bfloat16
     assert (torch.rand(2, 2) @ torch.rand(2, 2)).dtype == torch.float32  # outside
+
+
+@pytest.mark.usefixtures("bfloat16_on_cpu")
+def test_precision_is_full_where_a_block_asks_for_that():
+    """Also in a block within it, and no longer after an error."""
+    with full_precision():
+        with full_precision():
+            assert product() == torch.float32
+        assert product() == torch.float32
+    assert product() == torch.bfloat16
+    with pytest.raises(ValueError, match="within"), full_precision():
+        raise ValueError("within")
+    assert product() == torch.bfloat16
 
 
 # ----------------------------------------------------------------------------------------------------- memory

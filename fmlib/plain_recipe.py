@@ -1,0 +1,43 @@
+"""The recipe of the plain network alone, at scales where the other networks cost too much: jobs and published files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fmlib.image_measures import necessity, tables
+from fmlib.image_recipes import files_of_image_masks
+from fmlib.lab import Lab
+from fmlib.network_recipes import files_of_dataset_masks, files_of_networks
+from fmlib.recipe import Recipe
+from fmlib.store import Job, Store, arrays_to_bytes
+
+#: Validation images considered for image masks, the same number of each class.
+IMAGES = 75
+#: Steps of an image mask at most, as at profile laptop; the authors allow 20,000, which a few masks would take.
+STEPS = 6000
+
+
+def _alone(lab: Lab) -> Lab:
+    """The same laboratory with one network, N, and fewer image masks."""
+    shorter = replace(lab.profile.image_mask, epochs=min(lab.profile.image_mask.epochs, STEPS))
+    fewer = replace(lab.profile, regimes=("N",), repetitions=1, images=IMAGES, chunk=IMAGES, image_mask=shorter)
+    return replace(lab, profile=fewer)
+
+
+def _measures(lab: Lab) -> list[Job]:
+    return [tables(_alone(lab)), necessity(_alone(lab))]
+
+
+def _jobs(lab: Lab) -> list[Job]:
+    return [lab.evaluation("N"), *_measures(lab)]
+
+
+def _files(lab: Lab, store: Store) -> dict[str, bytes]:
+    alone = _alone(lab)
+    of_dataset, _ = files_of_dataset_masks(alone, store, ())
+    of_images, _ = files_of_image_masks(alone, store, ("N.x",))
+    of_measures = {f"{job.kind}.npz": arrays_to_bytes(store.get(job).arrays) for job in _measures(lab)}
+    return files_of_networks(alone, store) | of_dataset | of_images | of_measures
+
+
+RECIPES = (Recipe("plain", "N alone, its masks of the data set and of some images (T1, T2)", _jobs, _files),)
