@@ -232,6 +232,18 @@ def kinds_table(results: Results) -> pd.DataFrame:
     ).loc[table["kind"].unique()]
 
 
+def specks(results: Results) -> dict[str, str]:
+    """Of the entries of M_{N,x} that are not nought: the `share` `below` two steps of Adam, and the `energy` of these."""
+    half, below = results.arrays("image_masks")["N.x"].astype(float), 2 * named_profile(results.profile).image_mask.lr
+    entries = half[half > 0]
+    small = entries < below
+    return {
+        "share": f"{small.mean():.0%}",
+        "below": f"{below:g}",
+        "energy": scientific((entries[small] ** 2).sum() / (entries**2).sum()),
+    }
+
+
 def eligibility(results: Results) -> dict[str, str]:
     """Numbers of images that enter by the paper's text and by the authors' code, ready for prose.
 

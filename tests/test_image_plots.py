@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from test_map_claims import Made
 
 from fmlib import chapters, image_plots, plots
 from fmlib.drawing import BLUE, VERMILION, Picture
@@ -259,3 +260,12 @@ def test_masks_of_two_sizes_are_compared_by_frequency_and_by_share_of_the_highes
     found = chapters.shared(small, stretched)
     assert float(found["by_share"]) < 0.1 < float(found["by_cycles"])
     assert float(found["correlation"]) < 0.7
+
+
+def test_specks_are_the_entries_that_two_steps_of_adam_could_make():
+    """At a rate of .05 an entry of .01 is one, of .2 is none, and nought is no entry."""
+    half = np.array([[[0, 0.01], [1, 0.2]], [[0, 0.005], [0, 0.01]]], dtype=np.float16)
+    found = chapters.specks(Made(image_masks={"N.x": half}))
+    assert found["share"] == "60%"
+    assert found["below"] == "0.1"
+    assert found["energy"] == "2 \N{MULTIPLICATION SIGN} 10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT FOUR}"
