@@ -177,8 +177,7 @@ def scales_table(results: Results, larger: Results) -> HTML:
     }
     for one in (results, larger):
         own = [one.claim(row["id"]) for row in rows]
-        columns[f"profile {one.profile}"] = [_measured(row) for row in own]
-        columns[f"verdict, {one.profile}"] = [readable(row)["verdict"] for row in own]
+        columns[f"profile {one.profile}"] = [f"{_measured(row)}<br><em>{readable(row)['verdict']}</em>" for row in own]
     return _as_html(columns)
 
 
@@ -201,16 +200,13 @@ def _as_html(columns: dict[str, list[str]]) -> HTML:
 
 def published_table(results: Results, shown: dict[str, str], larger: Results | None = None) -> pd.DataFrame:
     """A table of the paper beside ours, and beside that of `larger`; shown: claim id -> what the row is called."""
-
-    def ours(found: Results) -> pd.DataFrame:
+    scales = {"here": results} | ({f"profile {larger.profile}": larger} if larger else {})
+    columns = {"published": {name: readable(results.claim(identity))["published"] for identity, name in shown.items()}}
+    for title, found in scales.items():
         read = {name: readable(found.claim(identity)) for identity, name in shown.items()}
-        return pd.DataFrame.from_dict(read, orient="index")
-
-    table = ours(results)[["value", "published", "interval", "n"]].rename(columns={"value": "here"})
-    if larger:
-        table[f"profile {larger.profile}"] = ours(larger)["value"]
-        table["its interval"], table["its n"] = ours(larger)["interval"], ours(larger)["n"]
-    return table
+        columns[title] = {name: f"{one['value']} ({one['interval']})" for name, one in read.items()}
+        columns[f"n, {title}"] = {name: one["n"] for name, one in read.items()}
+    return pd.DataFrame(columns)
 
 
 def kinds_table(results: Results) -> pd.DataFrame:
@@ -233,7 +229,7 @@ def kinds_table(results: Results) -> pd.DataFrame:
 
 
 def specks(results: Results) -> dict[str, str]:
-    """Of the entries of M_{N,x} that are not nought: the `share` `below` two steps of Adam, and the `energy` of these."""
+    """Of the entries of M_{N,x} that are not nought: the `share` `below` two steps of Adam, and their `energy`."""
     half, below = results.arrays("image_masks")["N.x"].astype(float), 2 * named_profile(results.profile).image_mask.lr
     entries = half[half > 0]
     small = entries < below

@@ -173,9 +173,9 @@ def test_claims_at_two_scales_stand_side_by_side():
     for row, line in zip(large.claims(), lines[-len(large.claims()) :], strict=True):
         assert f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>' in line
         for read in map(chapters.readable, (small.claim(row["id"]), row)):
-            assert f"<td>{read['value']} " in line
-            assert f"({read['interval']})" in line
-            assert f"<td>{read['verdict']}</td>" in line
+            assert (
+                f"<td>{read['value']} {row['unit']}<br>({read['interval']})<br><em>{read['verdict']}</em></td>" in line
+            )
 
 
 def test_a_table_of_the_paper_can_show_two_scales():
@@ -184,5 +184,6 @@ def test_a_table_of_the_paper_can_show_two_scales():
     table, wider = chapters.published_table(small, shown), chapters.published_table(small, shown, large)
     assert wider[table.columns].equals(table)
     for identity, name in shown.items():
-        read = chapters.readable(large.claim(identity))
-        assert wider.loc[name].tolist()[-3:] == [read["value"], read["interval"], read["n"]]
+        here, there = (chapters.readable(one.claim(identity)) for one in (small, large))
+        assert table.loc[name].tolist() == [here["published"], f"{here['value']} ({here['interval']})", here["n"]]
+        assert wider.loc[name].tolist()[-2:] == [f"{there['value']} ({there['interval']})", there["n"]]
