@@ -18,6 +18,7 @@ from fmlib import adversarial_claims, claim, experiments, heat_claims, heat_reci
 from fmlib.config import PlantedSpec, require
 from fmlib.config import profile as named_profile
 from fmlib.lab import Lab
+from fmlib.parallel import usual_workers
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
 from fmlib.spectra import angular_energy, correlation, full_plane, radial_energy, ring_means
@@ -68,7 +69,7 @@ def load(profile: str, folder: str = "") -> Results:
     store = Store(kept, pick_device(), say=print)
     lab = Lab(spec, 0, store.device, root, progress=root is not None)  # at `quick` no job takes long
     chosen = experiments.recipes([])
-    experiments.run(chosen, lab, store)
+    experiments.run(chosen, lab, store, usual_workers(store.device))
     return experiments.publish(chosen, lab, store, kept / "results" / profile)
 
 

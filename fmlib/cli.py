@@ -18,6 +18,7 @@ from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
 from fmlib.models import build
+from fmlib.parallel import usual_workers
 from fmlib.results import PUBLISHED, Results, checkout
 from fmlib.runtime import BFLOAT16, pick_device
 from fmlib.store import Store, write_bytes
@@ -74,6 +75,13 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
     about = "run the recipes, execute every chapter on their results and build the HTML, all under _build/"
     made = commands.add_parser("book", parents=[common], help=about, description=about)
+    for grown in (grammar["run"], made):
+        grown.add_argument(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="processes that compute side by side and share the threads (default: 2 on two cores or more, else 1)",
+        )
     instead = made.add_mutually_exclusive_group()
     instead.add_argument("--pdf", action="store_true", help="instead: print book/ to _build/fourier-masks.pdf")
     instead.add_argument(
@@ -119,6 +127,10 @@ def _seconds_per_pass(lab: Lab) -> float:
         float(gradient.sum())  # waits for the device
         took.append((time.perf_counter() - start) / len(images))
     return min(took)
+
+
+def _workers(asked: int | None, device: torch.device) -> int:
+    return usual_workers(device) if asked is None else asked
 
 
 def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
@@ -181,7 +193,7 @@ def main(words: list[str] | None = None) -> int:
             if given.published_networks:
                 for name in experiments.restore(lab, store, Results.open(PUBLISHED / lab.profile.name)):
                     store.say(f"published: {name}")
-            experiments.run(chosen, lab, store)
+            experiments.run(chosen, lab, store, _workers(given.workers, device))
         elif given.command == "status":
             _status(lab, store, experiments.recipes(given.recipe))
         elif given.command == "bench":
@@ -198,7 +210,7 @@ def main(words: list[str] | None = None) -> int:
             print(f"printed to {_binder('printing').pdf()}")
         else:
             book, chosen = _binder("book"), experiments.recipes([])
-            experiments.run(chosen, lab, store)
+            experiments.run(chosen, lab, store, _workers(given.workers, device))
             results = experiments.publish(chosen, lab, store, book.BUILD / "results" / lab.profile.name)
             print(f"the book lies at {book.build(results)}")
     except FmlibError as error:

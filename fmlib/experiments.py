@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from fmlib import (
     jacobian_recipes,
     map_recipes,
     network_recipes,
+    parallel,
     plain_recipe,
 )
 from fmlib.config import fingerprint, require
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe
 from fmlib.results import PUBLISHED, Results
-from fmlib.store import Artifact, Store, write_bytes
+from fmlib.store import Artifact, Job, Store, write_bytes
 
 PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes, plain_recipe)
 RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
@@ -54,11 +57,15 @@ def lone() -> list[Results]:
     return [Results.open(folder) for folder in folders]
 
 
-def run(chosen: list[Recipe], lab: Lab, store: Store) -> None:
-    """Compute whatever the recipes lack."""
-    for recipe in chosen:
-        for job in recipe.jobs(lab):
-            store.get(job)
+def run(chosen: list[Recipe], lab: Lab, store: Store, workers: int = 1) -> None:
+    """Compute whatever the recipes lack, by so many processes; several of them draw no progress bars."""
+    plan = partial(_jobs, [recipe.name for recipe in chosen], replace(lab, progress=lab.progress and workers == 1))
+    parallel.compute(plan, store, workers)
+
+
+def _jobs(names: list[str], lab: Lab) -> list[Job]:
+    fresh = replace(lab)  # without the jobs that a lab keeps once they are made: they do not pickle
+    return [job for name in names for job in RECIPES[name].jobs(fresh)]
 
 
 def restore(lab: Lab, store: Store, results: Results) -> list[str]:

@@ -115,12 +115,19 @@ class Store:
         if self.has(job):
             return self._read(job)
         inputs = [self.get(item) for item in job.inputs]
-        saved = SavedState(self.root / job.kind / f"{job.key}.part", self.device)
-        self.say(f"{'resuming' if saved.path.exists() else 'computing'} {job.name}")
+        self.announce(job)
+        saved = self._saved(job)
         artifact = job.compute(inputs, saved)
         self.put(job, artifact)
         saved.path.unlink(missing_ok=True)
         return artifact
+
+    def announce(self, job: Job) -> None:
+        """Say that the job's work begins, or goes on."""
+        self.say(f"{'resuming' if self._saved(job).path.exists() else 'computing'} {job.name}")
+
+    def _saved(self, job: Job) -> SavedState:
+        return SavedState(self.root / job.kind / f"{job.key}.part", self.device)
 
     def put(self, job: Job, artifact: Artifact) -> None:
         """Write a job's artifact, whole or not at all."""

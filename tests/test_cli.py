@@ -55,6 +55,10 @@ def test_unknown_recipe(fmlib, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+def test_no_workers(fmlib):
+    refused(fmlib("run", "harmonics", "--workers", "0"), "at least one worker")
+
+
 def test_a_lone_recipe_beside_others(fmlib):
     refused(fmlib("run", "plain", "networks"), "plain stands alone")
     refused(fmlib("publish", "all", "plain"), "plain stands alone")
