@@ -154,7 +154,7 @@ def readme(text: str, results: Results) -> str:
     ]
     for alone in experiments.lone():
         chosen = [row for row in alone.claims() if row["id"] in (*HEADLINES, *OWN_SCALE)]
-        lines += ["", f"At profile *{alone.profile}*, the plain network alone:", *_headlines(chosen)]
+        lines += ["", f"At profile *{alone.profile}*, plainly trained networks alone:", *_headlines(chosen)]
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
 
 

@@ -28,7 +28,7 @@ KINDS = {"N.x": ("N", "x"), "A.x": ("A", "x"), "A.xA": ("A", "xA"), "N.xA": ("N"
 def pairs(lab: Lab) -> Job:
     """Every validation image attacked against N, and what N and A make of both; N alone where no A is trained."""
     attack = lab.profile.train.attack
-    regimes = [regime for regime in "NA" if regime in lab.profile.regimes]
+    regimes = lab.plain_and_adversarial
 
     def compute(inputs: list[Artifact], saved: Any) -> Artifact:
         images = lab.open_dataset(inputs[0]).validation

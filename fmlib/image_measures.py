@@ -47,15 +47,15 @@ def tables(lab: Lab) -> Job:
     """Table 2: for each M_{N,x}, whether networks name the class of x, M(x), M(x_A) and the complement's image.
 
     Arrays (K,) bool: `x`, `xA`, `masked`, `masked_adversarial`, `complement`, both again with the binarised mask, each
-    by N; `second.*` and `other.*` by networks to which no mask was fitted (the second architecture, and N of another
-    seed), but not where N is all that is trained. Arrays (K,) float: `likeness`, the correlation of M(x) with x over
-    pixels (0 if M(x) is flat);
-    `attack_inside` and `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially
-    matched set; `attack_passed` and `image_passed`, the shares of the attack's and the image's energy that M passes.
+    by N; `second.*` and `other.*` by networks to which no mask was fitted: the second architecture, and N of another
+    seed where there is one. Arrays (K,) float: `likeness`, the correlation of M(x) with x over pixels (0 if M(x) is
+    flat); `attack_inside` and `attack_matched`, the share of the attack's energy at the mask's frequencies and at a
+    radially matched set; `attack_passed` and `image_passed`, the shares of the attack's and the image's energy that M
+    passes.
     """
-    observers = {"": (lab, 0)}
-    if lab.profile.regimes != ("N",):
-        observers |= {"second.": (lab.second, 0), "other.": (lab, 1)}
+    observers = {"": (lab, 0), "second.": (lab.second, 0)}
+    if lab.profile.repetitions > 1:
+        observers["other."] = (lab, 1)
     networks = [one.network("N", repetition) for one, repetition in observers.values()]
     centre = lab.profile.network.mean
 

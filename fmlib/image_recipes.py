@@ -146,12 +146,13 @@ def _separability_files(lab: Lab, store: Store) -> dict[str, bytes]:
 
 
 def _architecture_jobs(lab: Lab) -> list[Job]:
-    return [lab.second.evaluation(regime) for regime in "NA"]
+    return [lab.second.evaluation(regime) for regime in lab.plain_and_adversarial]
 
 
-def _architecture_files(lab: Lab, store: Store) -> dict[str, bytes]:
+def files_of_architectures(lab: Lab, store: Store) -> dict[str, bytes]:
+    """The file of the second architecture: its masks of N and A, and what these classify; N alone where no A is."""
     arrays = {}
-    for regime in "NA":
+    for regime in lab.plain_and_adversarial:
         half = torch.from_numpy(store.get(lab.second.mask(regime)).arrays["half"])
         arrays[f"mask.{regime}"] = full_plane(half, lab.profile.data.size).numpy()
         hits = store.get(lab.second.evaluation(regime)).arrays
@@ -163,5 +164,5 @@ RECIPES = (
     Recipe("image-masks", "a mask of each image and of each class (F5, F6)", _image_jobs, _image_files),
     Recipe("tables", "image masks and attacks (T2, F7), controls", _table_jobs, _table_files),
     Recipe("separability", "linear separability of the classes (T3, F8)", _separability_jobs, _separability_files),
-    Recipe("architectures", "another architecture beside the VGG", _architecture_jobs, _architecture_files),
+    Recipe("architectures", "another architecture beside the VGG", _architecture_jobs, files_of_architectures),
 )

@@ -189,6 +189,11 @@ class Lab:
         return replace(self, profile=PROFILES["quick"], seed=self.seed + repetition)
 
     @property
+    def plain_and_adversarial(self) -> tuple[str, ...]:
+        """The regimes N and A, or what the profile trains of them."""
+        return tuple(regime for regime in "NA" if regime in self.profile.regimes)
+
+    @property
     def second(self) -> Lab:
         """The same laboratory with the profile's second architecture."""
         return replace(self, profile=replace(self.profile, network=self.profile.second_network))

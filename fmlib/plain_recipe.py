@@ -1,11 +1,11 @@
-"""The recipe of the plain network alone, at scales where the other networks cost too much: jobs and published files."""
+"""The recipe of plainly trained networks, where networks of the other regimes cost too much: jobs and files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from fmlib.image_measures import necessity, tables
-from fmlib.image_recipes import files_of_image_masks
+from fmlib.image_recipes import files_of_architectures, files_of_image_masks
 from fmlib.lab import Lab
 from fmlib.network_recipes import files_of_dataset_masks, files_of_networks
 from fmlib.recipe import Recipe
@@ -18,7 +18,7 @@ STEPS = 6000
 
 
 def _alone(lab: Lab) -> Lab:
-    """The same laboratory with one network, N, and fewer image masks."""
+    """The same laboratory with one training regime, N, and one seed, and fewer image masks."""
     shorter = replace(lab.profile.image_mask, epochs=min(lab.profile.image_mask.epochs, STEPS))
     fewer = replace(lab.profile, regimes=("N",), repetitions=1, images=IMAGES, chunk=IMAGES, image_mask=shorter)
     return replace(lab, profile=fewer)
@@ -29,7 +29,7 @@ def _measures(lab: Lab) -> list[Job]:
 
 
 def _jobs(lab: Lab) -> list[Job]:
-    return [lab.evaluation("N"), *_measures(lab)]
+    return [lab.evaluation("N"), *_measures(lab), lab.second.evaluation("N")]
 
 
 def _files(lab: Lab, store: Store) -> dict[str, bytes]:
@@ -37,7 +37,11 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
     of_dataset, _ = files_of_dataset_masks(alone, store, ())
     of_images, _ = files_of_image_masks(alone, store, ("N.x",))
     of_measures = {f"{job.kind}.npz": arrays_to_bytes(store.get(job).arrays) for job in _measures(lab)}
-    return files_of_networks(alone, store) | of_dataset | of_images | of_measures
+    return files_of_networks(alone, store) | of_dataset | of_images | of_measures | files_of_architectures(alone, store)
 
 
-RECIPES = (Recipe("plain", "N alone, its masks of the data set and of some images (T1, T2)", _jobs, _files),)
+RECIPES = (
+    Recipe(
+        "plain", "N and its masks, of the data set and of some images (T1, T2), and another architecture", _jobs, _files
+    ),
+)

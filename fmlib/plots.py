@@ -187,23 +187,24 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     return figure
 
 
-def figure_scales(small: np.ndarray, large: np.ndarray) -> Picture:
-    """The plain network's mask at two resolutions (h, h) and (H, H), and the mean of each on rings about DC.
+def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
+    """Masks (h, h) of plain networks by what they are called, the smallest first, and the mean of each on rings.
 
-    The square in the larger plane holds the frequencies that the smaller one has; rings are placed by their share of
+    The square in the larger planes holds the frequencies that the smallest one has; rings are placed by their share of
     the highest frequency along an axis.
     """
+    least = len(next(iter(masks.values())))
     with matplotlib.rc_context(STYLE):
-        figure, (left, middle, right) = canvas((7.4, 2.4), 1, 3, width_ratios=(1, 1, 1.5))
-        for axes, mask, colour in ((left, small, BLUE), (middle, large, VERMILION)):
-            side = len(mask)
-            shown = show(axes, centred(mask), f"{side} px", vmin=0, vmax=1, cmap="viridis")
-            right.plot(np.linspace(0, 1, side // 2 + 1), ring_means(from_numpy(mask)), color=colour, label=f"{side} px")
-        corner = (len(large) - len(small)) / 2 - 0.5
-        middle.add_patch(Rectangle((corner, corner), len(small), len(small), fill=False, color="white", linewidth=0.8))
-        figure.colorbar(shown, ax=middle, label="mask", ticks=(0, 0.5, 1), pad=0.02)
-        right.set(xlabel="radius / highest frequency of an axis", ylabel="mean of the mask", ylim=(0, 1.02))
-        right.legend(frameon=False)
+        figure, (*planes, rings) = canvas((7.4, 2.2), 1, len(masks) + 1, width_ratios=[1] * len(masks) + [1.4])
+        for axes, (name, mask), colour in zip(planes, masks.items(), (BLUE, VERMILION, GREEN), strict=False):
+            shown = show(axes, centred(mask), name, vmin=0, vmax=1, cmap="viridis")
+            rings.plot(np.linspace(0, 1, len(mask) // 2 + 1), ring_means(from_numpy(mask)), color=colour, label=name)
+            if len(mask) > least:
+                corner = (len(mask) - least) / 2 - 0.5
+                axes.add_patch(Rectangle((corner, corner), least, least, fill=False, color="white", linewidth=0.8))
+        figure.colorbar(shown, ax=planes, label="mask", ticks=(0, 0.5, 1), pad=0.02, shrink=0.8)
+        rings.set(xlabel="radius / highest frequency of an axis", ylabel="mean of the mask", ylim=(0, 1.02))
+        rings.legend(frameon=False, fontsize=8)
     return figure
 
 

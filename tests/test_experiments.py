@@ -70,10 +70,10 @@ def test_publishing_is_complete_and_repeatable(tmp_path):
 
 
 def test_a_lone_recipe_is_published_by_itself(tmp_path):
-    """N and its masks: no other network is trained, and the claims are those that N suffices for."""
+    """N of both architectures: no other network is trained, and the claims are those that these suffice for."""
     lab, store, chosen = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU), recipes(["plain"])
     experiments.run(chosen, lab, store)
-    assert len(list((tmp_path / "store" / "network").iterdir())) == 1
+    assert len(list((tmp_path / "store" / "network").iterdir())) == 2
     found = experiments.publish(chosen, lab, store, tmp_path / experiments.home(chosen, "quick"))
     assert found.folder.name == "quick-plain"
     assert list(found.manifest["recipes"]) == ["plain"]
@@ -81,6 +81,9 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
     assert found.arrays("dataset_masks")["N"].shape == (1, 16, 16)
     assert list(found.arrays("dataset_masks")) == ["N"]
     assert set(found.table("image_masks")["kind"]) == {"N.x"}
+    assert set(found.arrays("second_architecture")) == {
+        f"{what}.N" for what in ("mask", "standard", "masked", "attacked")
+    }
 
 
 def test_lone_recipes_are_not_among_all():

@@ -231,17 +231,20 @@ def test_architectures_show_both_networks_masks_and_what_the_attack_changes():
         assert axes[2].get_images()[0].get_clim() == (-1, 1)
 
 
-def test_scales_show_both_masks_and_where_the_smaller_ones_frequencies_end():
+def test_scales_show_all_masks_and_where_the_smallest_ones_frequencies_end():
     """Masks that are 1 up to a radius: so are the means on rings, and what both have in common is the same."""
     small, large = ((radius(side, side) <= 3).double().numpy() for side in (SIDE, 4 * SIDE))
-    picture = drawn(plots.figure_scales(small, large))
-    left, right, rings, _ = picture.axes
-    np.testing.assert_array_equal(shown(left), middle(small))
-    (square,) = right.patches
-    inside = shown(right)[12:20, 12:20]  # rows and columns -4 to 3 about DC
-    np.testing.assert_array_equal(inside, middle(small))
-    assert square.get_bbox().bounds == (11.5, 11.5, SIDE, SIDE)
-    for line, side in zip(rings.lines, (SIDE, 4 * SIDE), strict=True):
+    masks = {"small": small, "large": large, "another": large}
+    *planes, rings, _ = drawn(plots.figure_scales(masks)).axes
+    assert [axes.get_title() for axes in planes] == list(masks)
+    np.testing.assert_array_equal(shown(planes[0]), middle(small))
+    assert not planes[0].patches
+    for axes in planes[1:]:
+        (square,) = axes.patches
+        inside = shown(axes)[12:20, 12:20]  # rows and columns -4 to 3 about DC
+        np.testing.assert_array_equal(inside, middle(small))
+        assert square.get_bbox().bounds == (11.5, 11.5, SIDE, SIDE)
+    for line, side in zip(rings.lines, (SIDE, 4 * SIDE, 4 * SIDE), strict=True):
         np.testing.assert_allclose(line.get_xdata(), np.arange(side // 2 + 1) / (side // 2))
         np.testing.assert_array_equal(line.get_ydata()[:3], 1)
     assert rings.lines[1].get_ydata()[5:].max() == 0
