@@ -195,7 +195,7 @@ def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     least = len(next(iter(masks.values())))
     with matplotlib.rc_context(STYLE):
-        figure, (*planes, rings) = canvas((7.4, 2.2), 1, len(masks) + 1, width_ratios=[1] * len(masks) + [1.4])
+        figure, (*planes, rings) = canvas((7.4, 2.0), 1, len(masks) + 1, width_ratios=[1] * len(masks) + [1.5])
         for axes, (name, mask), colour in zip(planes, masks.items(), (BLUE, VERMILION, GREEN), strict=False):
             shown = show(axes, centred(mask), name, vmin=0, vmax=1, cmap="viridis")
             rings.plot(np.linspace(0, 1, len(mask) // 2 + 1), ring_means(from_numpy(mask)), color=colour, label=name)
@@ -203,7 +203,7 @@ def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
                 corner = (len(mask) - least) / 2 - 0.5
                 axes.add_patch(Rectangle((corner, corner), least, least, fill=False, color="white", linewidth=0.8))
         figure.colorbar(shown, ax=planes, label="mask", ticks=(0, 0.5, 1), pad=0.02, shrink=0.8)
-        rings.set(xlabel="radius / highest frequency of an axis", ylabel="mean of the mask", ylim=(0, 1.02))
+        rings.set(xlabel="radius / highest frequency", ylabel="mean of the mask", ylim=(0, 1.02))
         rings.legend(frameon=False, fontsize=8)
     return figure
 
