@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from fmlib import runtime
 from fmlib.config import FmlibError, require
@@ -71,9 +72,10 @@ def compute(plan: Callable[[], list[Job]], store: Store, workers: int = 1) -> No
         mend = "run again to go on, with --workers 1 if it was short of memory"
         raise FmlibError(f"a process was killed while it computed: {mend}") from error
     finally:
-        pool.shutdown(wait=not running, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+        if running:  # stopped: what they compute is kept as far as it was saved
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(plan: Callable[[], list[Job]], root: Path, device: torch.device, threads: int, reduced: set[str]) -> None:
@@ -81,6 +83,7 @@ def _begin(plan: Callable[[], list[Job]], root: Path, device: torch.device, thre
     global _store
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers the keyboard, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own would be a semaphore, which a worker that is stopped leaves behind
     torch.set_num_threads(threads)
     runtime.BFLOAT16.update(reduced)
     _store = Store(root, device)

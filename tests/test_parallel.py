@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from fmlib import parallel
 from fmlib.config import FmlibError
@@ -59,6 +60,7 @@ def failing(folder, fail):
         fail()
 
     def endless(number, inputs, saved):
+        tqdm(disable=True)  # as every long job
         write_pid(folder)
         time.sleep(600)
 
@@ -167,7 +169,9 @@ def test_no_worker_outlives_the_run(tmp_path, ending):
     process.send_signal(ending)
     _, errors = process.communicate(timeout=30)
     assert gone(tmp_path)
-    assert errors.count("Traceback") == (ending == signal.SIGINT)  # the run's own, none of a worker
+    if ending == signal.SIGINT:
+        assert errors.count("Traceback") == 1  # the run's own, none of a worker
+        assert "Warning" not in errors
 
 
 def test_no_workers():
