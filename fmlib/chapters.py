@@ -17,6 +17,7 @@ from IPython.display import HTML, Code
 from fmlib import adversarial_claims, claim, experiments, heat_claims, heat_recipes
 from fmlib.config import PlantedSpec, require
 from fmlib.config import profile as named_profile
+from fmlib.intervals import average
 from fmlib.lab import Lab
 from fmlib.parallel import usual_workers
 from fmlib.results import PUBLISHED, Results
@@ -230,14 +231,18 @@ def kinds_table(results: Results) -> pd.DataFrame:
 
 
 def specks(results: Results) -> dict[str, str]:
-    """Of the entries of M_{N,x} that are not nought: the `share` `below` two steps of Adam, and their `energy`."""
+    """Of the entries of M_{N,x} that are not nought: the `share` `below` two steps of Adam, and their `energy`.
+
+    The share is that of a mask on average, and `interval` its 95% interval over masks.
+    """
     half, below = results.arrays("image_masks")["N.x"].astype(float), 2 * named_profile(results.profile).image_mask.lr
-    entries = half[half > 0]
-    small = entries < below
+    small = half * (half < below)
+    share = average((small > 0).sum((1, 2)) / (half > 0).sum((1, 2)))
     return {
-        "share": f"{small.mean():.0%}",
+        "share": f"{share.value:.0%}",
+        "interval": f"{share.low:.0%} to {share.high:.0%}",
         "below": f"{below:g}",
-        "energy": scientific((entries[small] ** 2).sum() / (entries**2).sum()),
+        "energy": scientific((small**2).sum() / (half**2).sum()),
     }
 
 

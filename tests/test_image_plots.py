@@ -269,6 +269,7 @@ def test_specks_are_the_entries_that_two_steps_of_adam_could_make():
     """At a rate of .05 an entry of .01 is one, of .2 is none, and nought is no entry."""
     half = np.array([[[0, 0.01], [1, 0.2]], [[0, 0.005], [0, 0.01]]], dtype=np.float16)
     found = chapters.specks(Made(image_masks={"N.x": half}))
-    assert found["share"] == "60%"
+    assert found["share"] == "67%"  # a third and all
+    assert found["interval"] == "1% to 132%"
     assert found["below"] == "0.1"
     assert found["energy"] == "2 \N{MULTIPLICATION SIGN} 10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT FOUR}"
