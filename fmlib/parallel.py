@@ -7,9 +7,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,10 +19,6 @@ from tqdm import tqdm
 from fmlib import runtime
 from fmlib.config import FmlibError, require
 from fmlib.store import Job, Store
-
-#: What a worker computes, and for which store: set when its process begins.
-_jobs: dict[str, Job] = {}
-_store: Store
 
 
 def usual_workers(device: torch.device) -> int:
@@ -47,7 +45,8 @@ def compute(plan: Callable[[], list[Job]], store: Store, workers: int = 1) -> No
 
     plan: makes the same jobs in every process, as a job's function cannot be sent to one; so it must pickle.
     workers: processes; they share torch's threads among them, and one worker is this process.
-    Raises `FmlibError` if there is no worker, a job does, or a process dies.
+    Raises `FmlibError` if there is no worker, a job does, or a process dies; of any other error in a job it has
+    printed the traceback by then.
     """
     require(workers >= 1, f"computing needs at least one worker, not {workers}")
     waiting = lacking(plan(), store)
@@ -55,40 +54,68 @@ def compute(plan: Callable[[], list[Job]], store: Store, workers: int = 1) -> No
         for job in waiting.values():
             store.get(job)
         return
-    before = set(multiprocessing.active_children())
     given = (plan, store.root, store.device, max(1, torch.get_num_threads() // workers), runtime.BFLOAT16)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, given)
-    running: dict[Future[None], str] = {}
+    team: dict[Connection, BaseProcess] = {}
+    running: dict[Connection, Job] = {}
     try:
         while waiting or running:
-            absent = {*waiting, *running.values()}
+            absent = {*waiting, *(job.key for job in running.values())}
             ready = [key for key, job in waiting.items() if absent.isdisjoint(item.key for item in job.inputs)]
             for key in ready[: workers - len(running)]:
-                store.announce(waiting.pop(key))
-                running[pool.submit(_compute, key)] = key
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                del running[done]
-                done.result()
-    except BrokenProcessPool as error:
-        mend = "run again to go on, with --workers 1 if it was short of memory"
-        raise FmlibError(f"a process was killed while it computed: {mend}") from error
+                worker = next((one for one in team if one not in running), None) or _begin(team, given)
+                running[worker] = waiting.pop(key)
+                store.announce(running[worker])
+                with suppress(OSError):  # one that has died meanwhile is heard of below
+                    worker.send(key)
+            speaking = wait(list(running))
+            for worker in [one for one in running if one in speaking]:
+                _hear(worker, running.pop(worker))
     finally:
-        if running:  # stopped: what they compute is kept as far as it was saved
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
+        for process in team.values():
+            process.terminate()  # of a job that is stopped there remains what it has saved
+            process.join()
 
 
-def _begin(plan: Callable[[], list[Job]], root: Path, device: torch.device, threads: int, reduced: set[str]) -> None:
-    """Make this process a worker; it ends with the one that began it, however that ends."""
-    global _store
+def _begin(team: dict[Connection, BaseProcess], given: tuple[Any, ...]) -> Connection:
+    """Take one more process into the team; returns the line to it."""
+    context = multiprocessing.get_context("spawn")
+    line, its_end = context.Pipe()
+    process = context.Process(target=_work, args=(its_end, *given))
+    process.start()
+    team[line] = process
+    its_end.close()  # so that the line breaks if the process dies
+    return line
+
+
+def _hear(worker: Connection, job: Job) -> None:
+    """What a worker says at the end of a job: nothing, or a mistake, which is raised, as is that it says no more."""
+    try:
+        mistake = worker.recv()
+    except (EOFError, OSError) as error:
+        mend = "run again to go on, with --workers 1 if it was short of memory"
+        raise FmlibError(f"the process that computed {job.name} died: {mend}") from error
+    if mistake:
+        raise mistake
+
+
+def _work(
+    line: Connection, plan: Callable[[], list[Job]], root: Path, device: torch.device, threads: int, reduced: set[str]
+) -> None:
+    """A worker's life: it computes what it is told, and ends with the process that began it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers the keyboard, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own would be a semaphore, which a worker that is stopped leaves behind
     torch.set_num_threads(threads)
     runtime.BFLOAT16.update(reduced)
-    _store = Store(root, device)
-    _jobs.update(lacking(plan(), _store))
+    store = Store(root, device)
+    jobs = lacking(plan(), store)
+    while True:
+        key = line.recv()
+        try:
+            store.get(jobs[key])
+            line.send(None)
+        except FmlibError as mistake:
+            line.send(mistake)
 
 
 def _end_with_parent() -> None:
@@ -96,7 +123,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _compute(key: str) -> None:
-    _store.get(_jobs[key])

@@ -76,6 +76,10 @@ def mistake():
     raise FmlibError("a mistake that can be mended")
 
 
+def fault():
+    raise ZeroDivisionError("of the programmer")
+
+
 def death():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -132,11 +136,14 @@ def test_two_workers_work_at_once_and_share_threads_and_precision(tmp_path, monk
         assert list(store.get(job).arrays["reduced"]) == ["cpu", "cuda"]
 
 
-@pytest.mark.parametrize(("fail", "message"), [(mistake, "can be mended"), (death, "--workers 1")])
-def test_a_failure_ends_the_others(tmp_path, fail, message):
+@pytest.mark.parametrize(
+    ("fail", "message"), [(mistake, "can be mended"), (death, "job 2 died.*--workers 1"), (fault, "job 2 died")]
+)
+def test_a_failure_ends_the_others(tmp_path, capfd, fail, message):
     with pytest.raises(FmlibError, match=message):
         parallel.compute(partial(failing, tmp_path, fail), Store(tmp_path / "store", CPU), 2)
     assert gone(tmp_path)
+    assert ("ZeroDivisionError: of the programmer" in capfd.readouterr().err) == (fail is fault)
 
 
 ORPHANED = """
