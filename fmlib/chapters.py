@@ -19,7 +19,6 @@ from fmlib.config import PlantedSpec, require
 from fmlib.config import profile as named_profile
 from fmlib.intervals import average
 from fmlib.lab import Lab
-from fmlib.parallel import usual_workers
 from fmlib.results import PUBLISHED, Results
 from fmlib.runtime import pick_device
 from fmlib.spectra import angular_energy, correlation, full_plane, radial_energy, ring_means
@@ -70,12 +69,12 @@ def load(profile: str, folder: str = "") -> Results:
     store = Store(kept, pick_device(), say=print)
     lab = Lab(spec, 0, store.device, root, progress=root is not None)  # at `quick` no job takes long
     chosen = experiments.recipes([])
-    experiments.run(chosen, lab, store, usual_workers(store.device))
+    experiments.run(chosen, lab, store)
     return experiments.publish(chosen, lab, store, kept / "results" / profile)
 
 
 def published(name: str) -> Results:
-    """The results in a published folder, such as "paper-plain"."""
+    """The results in a published folder, such as "paper-without-gpu"."""
     return Results.open(PUBLISHED / name)
 
 

@@ -83,10 +83,11 @@ CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapt
 
 #: Recipes that are published by themselves, to a folder of their own -> the claims that their files suffice for.
 ALONE = {
-    "plain": (
+    "without-gpu": (
         *("T1.N.standard", "T1.N.masked", "T1.N.gap", "N.robust"),
         *("F5.nonzero_share", "F5.converged_kept", "F5.converged", "F5.likeness"),
-        *("F5.unrecognisable", "F5.complement_recognisable", "V.accuracy", "V.correlation"),
+        *("F5.unrecognisable", "F5.complement_recognisable"),
+        *("V.accuracy", "V.N.gap", "V.A.gap", "V.A.robust", "V.correlation", "V.low_shift"),
         *("C.own_vs_random", "C.necessity", "C.radius"),
         *("T2.x", "T2.adversarial", "T2.masked", "T2.masked_adversarial", "T2.masked_adversarial.binarised"),
         *("T2.complement", "T2.attack_outside", "T2.attack_enrichment"),

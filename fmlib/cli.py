@@ -18,7 +18,6 @@ from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
 from fmlib.data import download, folders
 from fmlib.lab import Lab
 from fmlib.models import build
-from fmlib.parallel import usual_workers
 from fmlib.results import PUBLISHED, Results, checkout
 from fmlib.runtime import BFLOAT16, pick_device
 from fmlib.store import Store, write_bytes
@@ -129,10 +128,6 @@ def _seconds_per_pass(lab: Lab) -> float:
     return min(took)
 
 
-def _workers(asked: int | None, device: torch.device) -> int:
-    return usual_workers(device) if asked is None else asked
-
-
 def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
     """Measure, print a line a case, and write `<folder>/<device>.json`."""
     found = bench.measure(cases, lab.device, lab.root, say=lambda line: print(line, flush=True))
@@ -193,7 +188,7 @@ def main(words: list[str] | None = None) -> int:
             if given.published_networks:
                 for name in experiments.restore(lab, store, Results.open(PUBLISHED / lab.profile.name)):
                     store.say(f"published: {name}")
-            experiments.run(chosen, lab, store, _workers(given.workers, device))
+            experiments.run(chosen, lab, store, given.workers)
         elif given.command == "status":
             _status(lab, store, experiments.recipes(given.recipe))
         elif given.command == "bench":
@@ -210,7 +205,7 @@ def main(words: list[str] | None = None) -> int:
             print(f"printed to {_binder('printing').pdf()}")
         else:
             book, chosen = _binder("book"), experiments.recipes([])
-            experiments.run(chosen, lab, store, _workers(given.workers, device))
+            experiments.run(chosen, lab, store, given.workers)
             results = experiments.publish(chosen, lab, store, book.BUILD / "results" / lab.profile.name)
             print(f"the book lies at {book.build(results)}")
     except FmlibError as error:

@@ -104,6 +104,20 @@ def _second_gap(results: Results) -> Measured:
     return paired(results.arrays("second_architecture")["standard.N"], first)
 
 
+def _second_rate(what: str, regime: str) -> Measure:
+    return lambda results: wilson(results.arrays("second_architecture")[f"{what}.{regime}"])
+
+
+def _second_mask_gap(regime: str) -> Measure:
+    """Accuracy of the second architecture behind its own dataset mask, minus as it stands."""
+
+    def measure(results: Results) -> Measured:
+        hits = results.arrays("second_architecture")
+        return paired(hits[f"masked.{regime}"], hits[f"standard.{regime}"])
+
+    return measure
+
+
 def _second_correlation(results: Results) -> Measured:
     """The two architectures' dataset masks of N."""
     first = torch.from_numpy(results.arrays("dataset_masks")["N"][0])
@@ -364,6 +378,25 @@ CLAIMS: list[Claim] = [
         reproduced=lambda m: abs(m.value) <= 5,
         partly=lambda m: abs(m.value) <= 10,
         tolerance="within 5 points (partly: 10)",
+    ),
+    *(
+        _gap_claim(
+            f"V.{regime}.gap",
+            f"{PAPER}, section 2.2",
+            f"Its dataset mask leaves the accuracy of a {NAMES[regime]} ResNet unchanged.",
+            None,
+            _second_mask_gap(regime),
+        )
+        for regime in "NA"
+    ),
+    at_least(
+        "V.A.robust",
+        "condition of the comparison",
+        "dataset_masks",
+        "Adversarial training makes a ResNet withstand its training attack.",
+        _second_rate("attacked", "A"),
+        near=40,
+        far=30,
     ),
     at_least(
         "V.correlation",

@@ -22,7 +22,7 @@ from fmlib import (
     map_recipes,
     network_recipes,
     parallel,
-    plain_recipe,
+    without_gpu_recipe,
 )
 from fmlib.config import fingerprint, require
 from fmlib.lab import Lab
@@ -30,7 +30,7 @@ from fmlib.recipe import Recipe
 from fmlib.results import PUBLISHED, Results
 from fmlib.store import Artifact, Job, Store, write_bytes
 
-PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes, plain_recipe)
+PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes, without_gpu_recipe)
 RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
 
 
@@ -57,8 +57,13 @@ def lone() -> list[Results]:
     return [Results.open(folder) for folder in folders]
 
 
-def run(chosen: list[Recipe], lab: Lab, store: Store, workers: int = 1) -> None:
-    """Compute whatever the recipes lack, by so many processes; several of them draw no progress bars."""
+def run(chosen: list[Recipe], lab: Lab, store: Store, workers: int | None = None) -> None:
+    """Compute whatever the recipes lack, by so many processes (None: as many as usual on the store's device).
+
+    Several of them draw no progress bars. Raises what `parallel.compute` does.
+    """
+    if workers is None:
+        workers = parallel.usual_workers(store.device)
     plan = partial(_jobs, [recipe.name for recipe in chosen], replace(lab, progress=lab.progress and workers == 1))
     parallel.compute(plan, store, workers)
 

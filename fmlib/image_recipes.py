@@ -145,12 +145,13 @@ def _separability_files(lab: Lab, store: Store) -> dict[str, bytes]:
     return {"separability.npz": arrays_to_bytes(store.get(measures.separability_of_classes(lab)).arrays)}
 
 
-def _architecture_jobs(lab: Lab) -> list[Job]:
+def architecture_jobs(lab: Lab) -> list[Job]:
+    """N and A of the second architecture, their masks, and what they classify."""
     return [lab.second.evaluation(regime) for regime in lab.plain_and_adversarial]
 
 
 def files_of_architectures(lab: Lab, store: Store) -> dict[str, bytes]:
-    """The file of the second architecture: its masks of N and A, and what these classify; N alone where no A is."""
+    """The file of the second architecture: its masks of N and A, and what these classify."""
     arrays = {}
     for regime in lab.plain_and_adversarial:
         half = torch.from_numpy(store.get(lab.second.mask(regime)).arrays["half"])
@@ -164,5 +165,5 @@ RECIPES = (
     Recipe("image-masks", "a mask of each image and of each class (F5, F6)", _image_jobs, _image_files),
     Recipe("tables", "image masks and attacks (T2, F7), controls", _table_jobs, _table_files),
     Recipe("separability", "linear separability of the classes (T3, F8)", _separability_jobs, _separability_files),
-    Recipe("architectures", "another architecture beside the VGG", _architecture_jobs, files_of_architectures),
+    Recipe("architectures", "another architecture beside the VGG", architecture_jobs, files_of_architectures),
 )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fmlib import runtime
 from fmlib.config import FmlibError, require
-from fmlib.store import Job, Store
+from fmlib.store import Job, Store, with_needs
 
 
 def usual_workers(device: torch.device) -> int:
@@ -32,12 +32,7 @@ def usual_workers(device: torch.device) -> int:
 
 def lacking(jobs: list[Job], store: Store) -> dict[str, Job]:
     """Key -> job of all that `store` needs to hold `jobs`, needs first; what is there asks for nothing."""
-    found: dict[str, Job] = {}
-    for job in jobs:
-        if job.key not in found and not store.has(job):
-            found |= lacking(list(job.inputs), store)
-            found[job.key] = job
-    return found
+    return {job.key: job for job in with_needs(jobs, but=store.has)}
 
 
 def compute(plan: Callable[[], list[Job]], store: Store, workers: int = 1) -> None:

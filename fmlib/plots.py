@@ -167,7 +167,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 6.4), len(names), 2, sharex="col", sharey="col", squeeze=False)
+        figure, grid = canvas((7.4, 0.8 + 1.4 * len(names)), len(names), 2, sharex="col", sharey="col", squeeze=False)
         for energy, axes in ((radial_energy, grid[:, 0]), (angular_energy, grid[:, 1])):
             base = energy(from_numpy(masks["N"])).numpy()
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]
@@ -292,15 +292,11 @@ def figure_translation(table: pd.DataFrame) -> Picture:
     return figure
 
 
-def figure_architectures(masks: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Picture:
-    """Dataset masks of N and A, and their difference, of two architectures: the first (top) and the second (bottom)."""
-    rows = {
-        "first": {regime: masks[regime][0] for regime in "NA"},
-        "second": {regime: second[f"mask.{regime}"] for regime in "NA"},
-    }
+def figure_architectures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
+    """Dataset masks of N and A, and their difference; masks: architecture (a row) -> regime -> (h, h)."""
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((6, 3.7), 2, 3)
-        for axes, (name, row) in zip(grid, rows.items(), strict=True):
+        figure, grid = canvas((6, 0.3 + 1.7 * len(masks)), len(masks), 3, squeeze=False)
+        for axes, (name, row) in zip(grid, masks.items(), strict=True):
             for one, regime in zip(axes, "NA", strict=False):
                 left = show(one, centred(row[regime]), f"{regime}  {REGIMES[regime]}", vmin=0, vmax=1, cmap="viridis")
             change = centred(row["A"] - row["N"])

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fmlib.lab import Lab
-from fmlib.store import Job, Store
+from fmlib.store import Job, Store, with_needs
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,7 @@ class Recipe:
 
     def tree(self, lab: Lab) -> list[Job]:
         """Every job of the recipe and all they need, needs first, each once."""
-        found: dict[str, Job] = {}
-        for job in (needed for item in self.jobs(lab) for needed in item.tree()):
-            found.setdefault(job.key, job)
-        return list(found.values())
+        return with_needs(self.jobs(lab))
 
 
 def csv(rows: list[dict[str, Any]]) -> bytes:

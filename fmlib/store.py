@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,20 @@ class Job:
         """The hash that names the artifact."""
         return fingerprint([self.kind, self.version, self.spec, [job.key for job in self.inputs]])
 
-    def tree(self) -> list[Job]:
-        """This job and all it needs, needs first, each once."""
-        found: dict[str, Job] = {}
-        for job in (*(needed for item in self.inputs for needed in item.tree()), self):
-            found.setdefault(job.key, job)
-        return list(found.values())
+
+def with_needs(jobs: Iterable[Job], but: Callable[[Job], bool] = lambda job: False) -> list[Job]:
+    """These jobs and all they need, needs first, each once; `but` names those left out, and with them their needs."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.key not in found and not but(job):
+            for item in job.inputs:
+                add(item)
+            found[job.key] = job
+
+    for job in jobs:
+        add(job)
+    return list(found.values())
 
 
 class SavedState:

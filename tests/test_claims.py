@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -141,6 +142,26 @@ def test_verdicts_follow_the_tolerance(value, low, high, verdict):
     claim = replace(_claim("T1.N.gap"), measure=lambda results: Measured(value, low, high, 100))
     for profile, expected in (("laptop", verdict), ("quick", "cannot be judged")):
         assert claim.judge(Results(PUBLISHED, {"profile": profile, "files": {}, "key": "k"}))["verdict"] == expected
+
+
+def test_claims_on_another_architecture_read_its_own_networks():
+    side, hits = 12, np.arange(100) < 50
+    low = np.zeros((side, side))
+    low[0, :3] = 1
+    wide = low + np.roll(low, side // 2, (0, 1))  # as much at the corner
+    networks = {f"{what}.{regime}": hits for what in ("standard", "masked", "attacked") for regime in "NA"}
+    second = networks | {"masked.N": np.arange(100) < 48, "masked.A": np.arange(100) < 51, "standard.A": hits[::-1]}
+    second |= {"attacked.A": np.arange(100) < 42, "mask.N": wide, "mask.A": low}
+    files = {
+        "second_architecture": second,
+        "evaluation": {"standard.N": np.arange(100)[None] < 54},
+        "dataset_masks": {"N": np.stack([low, wide])},
+    }
+    results = SimpleNamespace(arrays=files.__getitem__)
+    found = {claim.id: claim.measure(results).value for claim in claims.CLAIMS if claim.id.startswith("V.")}
+    accuracies = {"V.accuracy": -4, "V.N.gap": -2, "V.A.gap": 1, "V.A.robust": 42}
+    alike = np.corrcoef(wide.ravel(), low.ravel())[0, 1]
+    assert found == pytest.approx(accuracies | {"V.correlation": alike, "V.low_shift": 0.5})
 
 
 def published():

@@ -217,18 +217,18 @@ def test_translation_puts_the_measured_points_on_the_sinc():
 
 
 def test_architectures_show_both_networks_masks_and_what_the_attack_changes():
-    masks = {regime: draws(n).random((2, SIDE, SIDE)) for n, regime in enumerate("NAS")}
-    second = {f"mask.{regime}": draws(n + 5).random((SIDE, SIDE)) for n, regime in enumerate("NA")}
-    picture = drawn(plots.figure_architectures(masks, second))
-    assert len(picture.axes) == 6 + 2  # and two colour bars
-    grid = np.array(picture.axes[:6]).reshape(2, 3)
-    assert [one.get_ylabel() for one in grid[:, 0]] == ["first", "second"]
-    for axes, plain, robust in zip(
-        grid, (masks["N"][0], second["mask.N"]), (masks["A"][0], second["mask.A"]), strict=True
-    ):
-        for one, plane in zip(axes, (plain, robust, robust - plain), strict=True):
-            np.testing.assert_array_equal(shown(one), middle(plane))
-        assert axes[2].get_images()[0].get_clim() == (-1, 1)
+    draw = draws(0)
+    masks = {name: {regime: draw.random((SIDE, SIDE)) for regime in "NA"} for name in ("VGG", "ResNet")}
+    for count in (1, 2):
+        chosen = dict(list(masks.items())[:count])
+        picture = drawn(plots.figure_architectures(chosen))
+        assert len(picture.axes) == 3 * count + 2  # and two colour bars
+        grid = np.array(picture.axes[: 3 * count]).reshape(count, 3)
+        assert [one.get_ylabel() for one in grid[:, 0]] == list(chosen)
+        for axes, row in zip(grid, chosen.values(), strict=True):
+            for one, plane in zip(axes, (row["N"], row["A"], row["A"] - row["N"]), strict=True):
+                np.testing.assert_array_equal(shown(one), middle(plane))
+            assert axes[2].get_images()[0].get_clim() == (-1, 1)
 
 
 def test_scales_show_all_masks_and_where_the_smallest_ones_frequencies_end():

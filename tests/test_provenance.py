@@ -119,7 +119,7 @@ def test_a_line_names_everything(results):
     line = provenance.made_by("dataset_masks", ["masks.csv", name], results)
     for part in ("profile laptop", results.manifest["key"], f"profile {alone.profile}", alone.manifest["key"]):
         assert part in line
-    assert "status.html#recipe-plain" in line
+    assert "status.html#recipe-without-gpu" in line
     assert f'<a href="{name}">{name}</a> <code>{alone.manifest["files"]["masks.csv"][:8]}</code>' in line
     bench = provenance.made_by("what_it_costs", ["bench/cpu.json"], results)
     assert 'href="bench/cpu.json"' in bench

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fmlib.config import FmlibError
-from fmlib.store import Artifact, Job, SavedState, Store, arrays_from_bytes, arrays_to_bytes, write_bytes
+from fmlib.store import Artifact, Job, SavedState, Store, arrays_from_bytes, arrays_to_bytes, with_needs, write_bytes
 
 CPU = torch.device("cpu")
 
@@ -85,12 +85,13 @@ def test_key_ignores_the_order_of_the_spec():
     assert job({"a": 1, "b": [2, 3]}).key == job({"b": [2, 3], "a": 1}).key
 
 
-def test_tree_lists_needs_first_each_once():
+def test_needs_come_first_each_once():
     data = job({"x": "data"})
     network = job({"x": "network"}, inputs=(data,))
     mask = job({"x": "mask"}, inputs=(network, data))
     last = job({"x": "last"}, inputs=(mask, network, replace(data, name="data by another name")))
-    assert [item.spec["x"] for item in last.tree()] == ["data", "network", "mask", "last"]
+    assert [item.spec["x"] for item in with_needs([mask, last])] == ["data", "network", "mask", "last"]
+    assert [item.spec["x"] for item in with_needs([last], but=lambda item: item is network)] == ["data", "mask", "last"]
 
 
 # ------------------------------------------------------------------------------------------------ get and read

@@ -1,11 +1,11 @@
-"""The recipe of plainly trained networks, where networks of the other regimes cost too much: jobs and files."""
+"""The recipe of what can be had without a GPU where every network and image mask cannot: its jobs and files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from fmlib.image_measures import necessity, tables
-from fmlib.image_recipes import files_of_architectures, files_of_image_masks
+from fmlib.image_recipes import architecture_jobs, files_of_architectures, files_of_image_masks
 from fmlib.lab import Lab
 from fmlib.network_recipes import files_of_dataset_masks, files_of_networks
 from fmlib.recipe import Recipe
@@ -29,7 +29,7 @@ def _measures(lab: Lab) -> list[Job]:
 
 
 def _jobs(lab: Lab) -> list[Job]:
-    return [lab.evaluation("N"), *_measures(lab), lab.second.evaluation("N")]
+    return [lab.evaluation("N"), *_measures(lab), *architecture_jobs(lab)]
 
 
 def _files(lab: Lab, store: Store) -> dict[str, bytes]:
@@ -37,11 +37,14 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
     of_dataset, _ = files_of_dataset_masks(alone, store, ())
     of_images, _ = files_of_image_masks(alone, store, ("N.x",))
     of_measures = {f"{job.kind}.npz": arrays_to_bytes(store.get(job).arrays) for job in _measures(lab)}
-    return files_of_networks(alone, store) | of_dataset | of_images | of_measures | files_of_architectures(alone, store)
+    return files_of_networks(alone, store) | of_dataset | of_images | of_measures | files_of_architectures(lab, store)
 
 
 RECIPES = (
     Recipe(
-        "plain", "N and its masks, of the data set and of some images (T1, T2), and another architecture", _jobs, _files
+        "without-gpu",
+        "N and its masks, of the data set and of some images (T1, T2); N and A of another architecture",
+        _jobs,
+        _files,
     ),
 )
