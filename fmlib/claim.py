@@ -16,6 +16,14 @@ from fmlib.results import Results
 
 PAPER = "Karantzas et al. (2022)"
 CONTROL = "control that the paper lacks"
+#: A training regime -> what a network trained so is called.
+NAMES = {
+    "N": "plainly trained",
+    "A": "adversarially trained",
+    "S": "scale-augmented",
+    "T": "translation-augmented",
+    "R": "rotation-augmented",
+}
 Measure = Callable[[Results], Measured]
 
 
@@ -114,3 +122,12 @@ def positive(identity: str, source: str, chapter: str, statement: str, measure: 
     met, almost = (lambda m: m.low > 0), (lambda m: m.value > 0)
     tolerance = "above nought with its whole interval (partly: on average)"
     return Claim(identity, source, statement, None, unit, chapter, measure, met, almost, tolerance)
+
+
+def unchanged(
+    identity: str, source: str, chapter: str, statement: str, measure: Measure, published: float | None = None
+) -> Claim:
+    """A difference of accuracies, in points, that should be none."""
+    met, almost = (lambda m: abs(m.value) <= 1), (lambda m: m.low <= 1 and m.high >= -1)
+    tolerance = "at most 1 point either way (partly: the interval reaches within 1 point)"
+    return Claim(identity, source, statement, published, "points", chapter, measure, met, almost, tolerance)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fmlib import (
     adversarial_claims,
+    architecture_claims,
     dataset_claims,
     heat_claims,
     image_claims,
@@ -69,8 +70,9 @@ def _placed(claim: Claim) -> Claim:
     return replace(claim, anchor=ANCHORS[max(fitting, key=len)])
 
 
-CHAPTERS = (
+PARTS = (
     dataset_claims,
+    architecture_claims,
     image_claims,
     adversarial_claims,
     separability_claims,
@@ -78,10 +80,10 @@ CHAPTERS = (
     map_claims,
     jacobian_claims,
 )
-CLAIMS: list[Claim] = [_placed(claim) for chapter in CHAPTERS for claim in chapter.CLAIMS]
+USUAL = [claim for part in PARTS for claim in part.CLAIMS]
+CLAIMS: list[Claim] = [_placed(claim) for claim in (*USUAL, *architecture_claims.EVERY_REGIME)]
 
-
-#: Recipes that are published by themselves, to a folder of their own -> the claims that their files suffice for.
+#: Recipes that are published apart from the others -> the claims that their files suffice for.
 ALONE = {
     "without-gpu": (
         *("T1.N.standard", "T1.N.masked", "T1.N.gap", "N.robust"),
@@ -91,12 +93,14 @@ ALONE = {
         *("C.own_vs_random", "C.necessity", "C.radius"),
         *("T2.x", "T2.adversarial", "T2.masked", "T2.masked_adversarial", "T2.masked_adversarial.binarised"),
         *("T2.complement", "T2.attack_outside", "T2.attack_enrichment"),
-    )
+        *("T3.few", "T3.few.p_value"),
+    ),
+    "without-gpu-regimes": tuple(claim.id for claim in architecture_claims.EVERY_REGIME),
 }
 
 
 def ledger(results: Results) -> list[dict[str, Any]]:
-    """Every claim's row, measured from `results` alone; of a recipe published by itself, of the claims in `ALONE`."""
-    (first, *others) = results.manifest["recipes"]
-    chosen = ALONE.get(first, ()) if not others else [claim.id for claim in CLAIMS]
+    """Every usual claim's row, measured from `results` alone; of recipes published apart, of the claims in `ALONE`."""
+    apart = [identity for recipe in results.manifest["recipes"] for identity in ALONE.get(recipe, ())]
+    chosen = apart or [claim.id for claim in USUAL]
     return [claim.judge(results) for claim in CLAIMS if claim.id in chosen]

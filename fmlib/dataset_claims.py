@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from fmlib.claim import PAPER, Claim, Measure, at_least, at_most
-from fmlib.intervals import Measured, average, envelope, paired, spread, wilson
+from fmlib.claim import NAMES, PAPER, Claim, Measure, at_least, at_most, unchanged
+from fmlib.intervals import Measured, envelope, paired, spread, wilson
 from fmlib.results import Results
-from fmlib.spectra import correlation, low_share
-
-NAMES = {
-    "N": "plainly trained",
-    "A": "adversarially trained",
-    "S": "scale-augmented",
-    "T": "translation-augmented",
-    "R": "rotation-augmented",
-}
 
 
 def _hits(results: Results, what: str, regime: str) -> list[np.ndarray]:
@@ -98,40 +88,6 @@ def _square_error(results: Results) -> Measured:
     return _exactly(float((rows["measured"] - rows["exact"]).abs().max()), len(rows))
 
 
-def _second_gap(results: Results) -> Measured:
-    """Accuracy of the second architecture minus the first's, N, on the validation images."""
-    first = results.arrays("evaluation")["standard.N"][0]
-    return paired(results.arrays("second_architecture")["standard.N"], first)
-
-
-def _second_rate(what: str, regime: str) -> Measure:
-    return lambda results: wilson(results.arrays("second_architecture")[f"{what}.{regime}"])
-
-
-def _second_mask_gap(regime: str) -> Measure:
-    """Accuracy of the second architecture behind its own dataset mask, minus as it stands."""
-
-    def measure(results: Results) -> Measured:
-        hits = results.arrays("second_architecture")
-        return paired(hits[f"masked.{regime}"], hits[f"standard.{regime}"])
-
-    return measure
-
-
-def _second_correlation(results: Results) -> Measured:
-    """The two architectures' dataset masks of N."""
-    first = torch.from_numpy(results.arrays("dataset_masks")["N"][0])
-    second = torch.from_numpy(results.arrays("second_architecture")["mask.N"])
-    return average(np.array([float(correlation(second, first))]))
-
-
-def _second_low_shift(results: Results) -> Measured:
-    """Energy share below a third of the corner radius, A's mask minus N's, both of the second architecture."""
-    arrays = results.arrays("second_architecture")
-    shares = [float(low_share(torch.from_numpy(arrays[f"mask.{regime}"]))) for regime in "AN"]
-    return average(np.array([shares[0] - shares[1]]))
-
-
 # ------------------------------------------------------------------------------------------------ the claims
 
 _T1 = {"N": (89.56, 89.20), "A": (79.62, 78.97), "S": (86.62, 86.72), "T": (85.86, 85.35), "R": (68.47, 68.17)}
@@ -151,22 +107,6 @@ def _accuracy_claim(regime: str, what: str, published: float) -> Claim:
         partly=lambda m: abs(m.value - published) <= 6,
         tolerance="within 3 points (partly: 6), judged only with the paper's network and resolution",
         needs="paper",
-    )
-
-
-def _gap_claim(identity: str, source: str, statement: str, published: float | None, measure: Measure) -> Claim:
-    """A difference of accuracies that should be none."""
-    return Claim(
-        id=identity,
-        source=source,
-        statement=statement,
-        published=published,
-        unit="points",
-        chapter="dataset_masks",
-        measure=measure,
-        reproduced=lambda m: abs(m.value) <= 1,
-        partly=lambda m: m.low <= 1 and m.high >= -1,
-        tolerance="at most 1 point either way (partly: the interval reaches within 1 point)",
     )
 
 
@@ -237,20 +177,21 @@ CLAIMS: list[Claim] = [
     *(_accuracy_claim(regime, "standard", _T1[regime][0]) for regime in _T1),
     *(_accuracy_claim(regime, "masked", _T1[regime][1]) for regime in _T1),
     *(
-        _gap_claim(
+        unchanged(
             f"T1.{regime}.gap",
             f"{PAPER}, Table 1",
+            "dataset_masks",
             f"Its dataset mask leaves the accuracy of the {NAMES[regime]} network unchanged.",
-            round(masked - standard, 2),
             _gap(regime),
+            round(masked - standard, 2),
         )
         for regime, (standard, masked) in _T1.items()
     ),
-    _gap_claim(
+    unchanged(
         "T1.N.held_out_gap",
         "test of the method",
+        "dataset_masks",
         "The plain network keeps its accuracy on images that its mask was not fitted on.",
-        None,
         _held_out_gap,
     ),
     at_most(
@@ -366,58 +307,5 @@ CLAIMS: list[Claim] = [
         partly=lambda m: m.low >= 0.6,
         tolerance="at least .80 in every repetition (partly: .60)",
         needs="anything",
-    ),
-    Claim(
-        id="V.accuracy",
-        source=f"{PAPER}, section 2.2",
-        statement="A ResNet reaches an accuracy comparable to the VGG's.",
-        published=None,
-        unit="points",
-        chapter="dataset_masks",
-        measure=_second_gap,
-        reproduced=lambda m: abs(m.value) <= 5,
-        partly=lambda m: abs(m.value) <= 10,
-        tolerance="within 5 points (partly: 10)",
-    ),
-    *(
-        _gap_claim(
-            f"V.{regime}.gap",
-            f"{PAPER}, section 2.2",
-            f"Its dataset mask leaves the accuracy of a {NAMES[regime]} ResNet unchanged.",
-            None,
-            _second_mask_gap(regime),
-        )
-        for regime in "NA"
-    ),
-    at_least(
-        "V.A.robust",
-        "condition of the comparison",
-        "dataset_masks",
-        "Adversarial training makes a ResNet withstand its training attack.",
-        _second_rate("attacked", "A"),
-        near=40,
-        far=30,
-    ),
-    at_least(
-        "V.correlation",
-        f"{PAPER}, section 2.2",
-        "dataset_masks",
-        "The dataset masks of a ResNet and a VGG, both plainly trained, are alike.",
-        _second_correlation,
-        near=0.8,
-        far=0.5,
-        unit="correlation",
-    ),
-    Claim(
-        id="V.low_shift",
-        source=f"{PAPER}, section 2.2",
-        statement="Adversarial training moves a ResNet's mask to low frequencies as it does a VGG's.",
-        published=None,
-        unit="share of energy",
-        chapter="dataset_masks",
-        measure=_second_low_shift,
-        reproduced=lambda m: m.value >= 0.1,
-        partly=lambda m: m.value > 0,
-        tolerance="at least .1 more of the mask's energy below a third of the radius (partly: more)",
     ),
 ]

@@ -17,11 +17,11 @@ from fmlib.config import require
 TEST = 0.15  # share of the masks that a split holds out, as in the paper
 
 
-def balanced(labels: np.ndarray) -> np.ndarray:
-    """Numbers of the first n items of each class, n being the size of the smallest: sorted, (classes * n,)."""
+def balanced(labels: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Numbers of the first n items of each class, n the size of the smallest or `most`: sorted, (classes * n,)."""
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     smallest = min(map(len, members))
-    return np.sort(np.concatenate([one[:smallest] for one in members]))
+    return np.sort(np.concatenate([one[:smallest][:most] for one in members]))
 
 
 def classifier() -> LogisticRegression:
