@@ -169,11 +169,13 @@ def _headlines(claims: list[dict[str, Any]]) -> list[str]:
 
 
 def publish() -> None:
-    """Execute every chapter on the published results and keep the outputs in `book/`.
+    """Judge the published results anew, execute every chapter on them and keep the outputs in `book/`.
 
     Renew the README's table, the library's reference and the laboratory's files as well.
     """
     results = Results.open(PUBLISHED / SHOWN)
+    for found in (results, *experiments.lone()):
+        experiments.judge(found)
     (BOOK / "reference.md").write_text(reference.page())
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), results))

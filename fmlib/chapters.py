@@ -169,7 +169,7 @@ def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
 
 
 def scales_table(results: Results, larger: Results) -> HTML:
-    """The claims that `larger` judges, as `results` and as `larger` measure them, with both verdicts."""
+    """The claims that `larger` judges, as `results` (where it measures them) and `larger` do, with their verdicts."""
     rows = larger.claims()
     columns = {
         "id": [_linked(row) for row in rows],
@@ -177,8 +177,8 @@ def scales_table(results: Results, larger: Results) -> HTML:
         "published": [readable(row)["published"] for row in rows],
     }
     for one in (results, larger):
-        own = [one.claim(row["id"]) for row in rows]
-        columns[f"profile {one.profile}"] = [f"{_measured(row)}<br><em>{readable(row)['verdict']}</em>" for row in own]
+        own = {row["id"]: f"{_measured(row)}<br><em>{readable(row)['verdict']}</em>" for row in one.claims()}
+        columns[f"profile {one.profile}"] = [own.get(row["id"], "not measured") for row in rows]
     return _as_html(columns)
 
 

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--publish",
         action="store_true",
-        help="instead: execute the chapters on the published results and keep the outputs in book/",
+        help="instead: judge the published results anew, execute the chapters on them and keep the outputs in book/",
     )
     return top
 

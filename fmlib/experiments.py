@@ -41,20 +41,28 @@ def recipes(names: list[str]) -> list[Recipe]:
     """
     for name in names:
         require(name in RECIPES or name == "all", f"unknown recipe {name!r}: choose from {', '.join(RECIPES)} or all")
-        require(name not in claims.ALONE or len(names) == 1, f"recipe {name} stands alone: name no other beside it")
+    apart = [name for name in names if name in claims.ALONE]
+    require(len(apart) in (0, len(names)), f"{', '.join(apart)} cannot be had beside other recipes: name no others")
     whole = "all" in names or not names
     return [RECIPES[name] for name in RECIPES if name in names or (whole and name not in claims.ALONE)]
 
 
 def home(chosen: list[Recipe], profile: str) -> str:
-    """The name of the folder that these recipes are published to: the profile's, or one of a lone recipe's own."""
-    return f"{profile}-{chosen[0].name}" if chosen[0].name in claims.ALONE else profile
+    """The name of the folder that these recipes are published to: the profile's, or that of recipes apart."""
+    return f"{profile}-without-gpu" if chosen[0].name in claims.ALONE else profile
 
 
 def lone() -> list[Results]:
-    """What is published of the recipes in claims.ALONE."""
-    folders = [path.parent for name in claims.ALONE for path in sorted(PUBLISHED.glob(f"*-{name}/manifest.json"))]
-    return [Results.open(folder) for folder in folders]
+    """What is published of the recipes in claims.ALONE, a folder a profile."""
+    return [Results.open(path.parent) for path in sorted(PUBLISHED.glob("*-without-gpu/manifest.json"))]
+
+
+def _company(chosen: list[Recipe], folder: Path) -> list[Recipe]:
+    """The recipes that fill `folder` with these: all but those of claims.ALONE; of such, these and what it holds."""
+    if chosen[0].name not in claims.ALONE:
+        return recipes([])
+    held = Results.open(folder).manifest["recipes"] if (folder / "manifest.json").exists() else {}
+    return [RECIPES[name] for name in claims.ALONE if RECIPES[name] in chosen or name in held]
 
 
 def run(chosen: list[Recipe], lab: Lab, store: Store, workers: int | None = None) -> None:
@@ -100,7 +108,7 @@ def publish(chosen: list[Recipe], lab: Lab, store: Store, folder: Path) -> Resul
     """
     absent = [job.name for recipe in chosen for job in recipe.tree(lab) if not store.has(job)]
     require(not absent, f"{len(absent)} artifacts are missing ({', '.join(absent[:3])} ...): run 'fmlib run' first")
-    together = chosen if chosen[0].name in claims.ALONE else recipes([])
+    together = _company(chosen, folder)
     jobs = {recipe.name: [job.key for job in recipe.tree(lab)] for recipe in together}
     whole = len(chosen) == len(together)
     require(whole or (folder / "manifest.json").exists(), f"{folder} holds nothing yet: publish all recipes together")
@@ -130,11 +138,15 @@ def publish(chosen: list[Recipe], lab: Lab, store: Store, folder: Path) -> Resul
     shutil.rmtree(draft, ignore_errors=True)
     for name, content in files.items():
         write_bytes(draft / name, content)
-    rows = claims.ledger(Results(draft, manifest))
-    ledger = (json.dumps(rows, indent=1) + "\n").encode()
-    write_bytes(draft / "claims.json", ledger)
-    manifest["files"]["claims.json"] = hashlib.sha256(ledger).hexdigest()
-    write_bytes(draft / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    judge(Results(draft, manifest))
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     return Results.open(folder)
+
+
+def judge(results: Results) -> None:
+    """Judge every claim from the files of `results`, and write `claims.json` and the manifest beside them."""
+    ledger = (json.dumps(claims.ledger(results), indent=1) + "\n").encode()
+    write_bytes(results.folder / "claims.json", ledger)
+    results.manifest["files"]["claims.json"] = hashlib.sha256(ledger).hexdigest()
+    write_bytes(results.folder / "manifest.json", (json.dumps(results.manifest, indent=1) + "\n").encode())

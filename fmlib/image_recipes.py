@@ -151,14 +151,19 @@ def architecture_jobs(lab: Lab) -> list[Job]:
 
 
 def files_of_architectures(lab: Lab, store: Store) -> dict[str, bytes]:
-    """The file of the second architecture: its masks of N and A, and what these classify."""
+    """The file of the second architecture's N and A."""
+    return {"second_architecture.npz": second_architecture(lab, store, lab.plain_and_adversarial)}
+
+
+def second_architecture(lab: Lab, store: Store, regimes: Iterable[str]) -> bytes:
+    """Arrays of the second architecture, trained by these regimes: its masks, and what it classifies."""
     arrays = {}
-    for regime in lab.plain_and_adversarial:
+    for regime in regimes:
         half = torch.from_numpy(store.get(lab.second.mask(regime)).arrays["half"])
         arrays[f"mask.{regime}"] = full_plane(half, lab.profile.data.size).numpy()
         hits = store.get(lab.second.evaluation(regime)).arrays
         arrays |= {f"{what}.{regime}": found for what, found in hits.items()}
-    return {"second_architecture.npz": arrays_to_bytes(arrays)}
+    return arrays_to_bytes(arrays)
 
 
 RECIPES = (

@@ -98,7 +98,7 @@ def made_by(chapter: str, files: list[str], results: Results) -> str:
     """
     manifest, parts = results.manifest, [f"made by: chapter {chapter}"]
     if any("/" not in name for name in files):
-        parts += [f"profile {results.profile}", f"seed {manifest['seed']}", f"results <code>{manifest['key']}</code>"]
+        parts += [f"profile {results.profile}", f"seed {manifest['seed']}", _key(results)]
     makers: dict[str, list[str]] = {}
     for name in files:
         makers.setdefault(_maker(name, results), []).append(name)
@@ -110,23 +110,27 @@ def made_by(chapter: str, files: list[str], results: Results) -> str:
     return f'<p class="made-by">{" · ".join(parts)}</p>'
 
 
+def _key(results: Results) -> str:
+    return f"results <code>{results.manifest['key']}</code>"
+
+
 def _maker(name: str, results: Results) -> str:
     """The recipe of a file, linked, and how it was made."""
     if name.startswith("bench/"):
         found = benchmark(name.removeprefix("bench/").removesuffix(".json"))
         cases = ", ".join(row["case"] for row in found["rows"])
         recipe, how = "bench", f"{cases}, seed {found['seed']}, {status.made_with(found)}, {found['date']}"
-    elif "/" in name:
-        alone = Results.open(PUBLISHED / name.split("/")[0])
-        ((recipe, record),) = alone.manifest["recipes"].items()
-        how = f"profile {alone.profile}, seed {alone.manifest['seed']}, results <code>{alone.manifest['key']}</code>, "
-        how += status.made_with(record)
-    elif name == "claims.json":
-        recipe, how = "claims", status.claims_made_with(results)
     else:
-        recipes = results.manifest["recipes"]
-        recipe = next(recipe for recipe, record in recipes.items() if name in record["files"])
-        how = status.made_with(recipes[recipe])
+        folder, _, file = name.rpartition("/")
+        place = Results.open(PUBLISHED / folder) if folder else results
+        recipes = place.manifest["recipes"]
+        if file == "claims.json":
+            recipe, how = "claims", status.claims_made_with(place)
+        else:
+            recipe = next(recipe for recipe, record in recipes.items() if file in record["files"])
+            how = status.made_with(recipes[recipe])
+        if folder:
+            how = f"profile {place.profile}, seed {place.manifest['seed']}, {_key(place)}, {how}"
     return f'<a href="status.html#recipe-{recipe}">{recipe}</a> ({how})'
 
 

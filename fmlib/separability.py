@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from fmlib.config import require
 
+Features: TypeAlias = np.ndarray | csr_matrix
 TEST = 0.15  # share of the masks that a split holds out, as in the paper
 
 
@@ -38,11 +40,11 @@ def _splits(labels: np.ndarray, count: int, seed: int) -> StratifiedShuffleSplit
     return StratifiedShuffleSplit(count, test_size=TEST, random_state=seed)
 
 
-def repeated_splits(features: csr_matrix, labels: np.ndarray, splits: int, seed: int) -> np.ndarray:
+def repeated_splits(features: Features, labels: np.ndarray, splits: int, seed: int) -> np.ndarray:
     """Percent right in training and on the held-out part, for true and for shuffled labels: (splits, 4).
 
-    features: (N, F), sparse as masks are: ten times as fast as dense; labels: (N,). The stratified splits, and the
-    labels' shuffling (another for each split), follow from `seed`. Columns: train, test, shuffled_train,
+    features: (N, F), whole masks best sparse, ten times as fast as dense; labels: (N,). The stratified splits, and
+    the labels' shuffling (another for each split), follow from `seed`. Columns: train, test, shuffled_train,
     shuffled_test. Raises `FmlibError` for too few of a class.
     """
     draws, rows = np.random.default_rng(seed), []
@@ -55,7 +57,7 @@ def repeated_splits(features: csr_matrix, labels: np.ndarray, splits: int, seed:
     return np.array(rows)
 
 
-def permutation(features: csr_matrix, labels: np.ndarray, rounds: int, seed: int) -> tuple[float, np.ndarray, float]:
+def permutation(features: Features, labels: np.ndarray, rounds: int, seed: int) -> tuple[float, np.ndarray, float]:
     """Percent right on held-out masks, the same for `rounds` shufflings of the labels (rounds,), and the p-value.
 
     p = (1 + shufflings that do as well) / (1 + rounds); each percentage is a mean over three splits.

@@ -125,12 +125,13 @@ def recipes(results: Results) -> HTML:
         about = f"{recipe.about[0].upper()}{recipe.about[1:]}. {made_with(record)}; {jobs} jobs."
         sections.append(_section(name, about, results, record["files"], [recipe.jobs, recipe.export]))
     for alone in lone():
-        ((name, record),) = alone.manifest["recipes"].items()
-        recipe, files = RECIPES[name], [f"{alone.folder.name}/{file}" for file in alone.manifest["files"]]
-        about = f"{recipe.about[0].upper()}{recipe.about[1:]}, at profile {alone.profile}. {made_with(record)}."
-        sections.append(_section(name, about, results, files, [recipe.jobs, recipe.export]))
+        for name, record in alone.manifest["recipes"].items():
+            recipe, files = RECIPES[name], [f"{alone.folder.name}/{file}" for file in record["files"]]
+            about = f"{recipe.about[0].upper()}{recipe.about[1:]}, at profile {alone.profile}. {made_with(record)}."
+            sections.append(_section(name, about, results, files, [recipe.jobs, recipe.export]))
     about = f"Every claim, judged from the files above. {claims_made_with(results)}."
-    sections.append(_section("claims", about, results, ["claims.json"], [claims.ledger]))
+    files = ["claims.json", *(f"{alone.folder.name}/claims.json" for alone in lone())]
+    sections.append(_section("claims", about, results, files, [claims.ledger]))
     measured = "; ".join(f"{made_with(found)}, {found['date']}" for found in map(benchmark, benchmarks()))
     files = [f"bench/{device}.json" for device in benchmarks()]
     sections.append(_section("bench", f"What masks cost: fmlib bench. {measured}.", results, files, [bench.measure]))

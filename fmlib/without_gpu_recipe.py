@@ -1,11 +1,16 @@
-"""The recipe of what can be had without a GPU where every network and image mask cannot: its jobs and files."""
+"""The recipes of what can be had without a GPU where every network and image mask cannot: their jobs and files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from fmlib.image_measures import necessity, tables
-from fmlib.image_recipes import architecture_jobs, files_of_architectures, files_of_image_masks
+from fmlib.image_recipes import (
+    architecture_jobs,
+    files_of_architectures,
+    files_of_image_masks,
+    second_architecture,
+)
 from fmlib.lab import Lab
 from fmlib.network_recipes import files_of_dataset_masks, files_of_networks
 from fmlib.recipe import Recipe
@@ -40,6 +45,18 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
     return files_of_networks(alone, store) | of_dataset | of_images | of_measures | files_of_architectures(lab, store)
 
 
+#: Regimes of the second architecture beyond those that it has at every profile.
+AUGMENTED = ("S", "T")
+
+
+def _augmented_jobs(lab: Lab) -> list[Job]:
+    return [lab.second.evaluation(regime) for regime in AUGMENTED]
+
+
+def _augmented_files(lab: Lab, store: Store) -> dict[str, bytes]:
+    return {"second_augmented.npz": second_architecture(lab, store, AUGMENTED)}
+
+
 RECIPES = (
     Recipe(
         "without-gpu",
@@ -47,4 +64,5 @@ RECIPES = (
         _jobs,
         _files,
     ),
+    Recipe("without-gpu-augmented", "S and T of another architecture", _augmented_jobs, _augmented_files),
 )

@@ -152,8 +152,11 @@ def test_claims_on_another_architecture_read_its_own_networks():
     networks = {f"{what}.{regime}": hits for what in ("standard", "masked", "attacked") for regime in "NA"}
     second = networks | {"masked.N": np.arange(100) < 48, "masked.A": np.arange(100) < 51, "standard.A": hits[::-1]}
     second |= {"attacked.A": np.arange(100) < 42, "mask.N": wide, "mask.A": low}
+    others = {f"{what}.{regime}": hits for what in ("standard", "masked") for regime in "ST"}
+    others |= {"masked.T": np.arange(100) < 47, "mask.S": low, "mask.T": wide}
     files = {
         "second_architecture": second,
+        "second_augmented": others,
         "evaluation": {"standard.N": np.arange(100)[None] < 54},
         "dataset_masks": {"N": np.stack([low, wide])},
     }
@@ -161,7 +164,22 @@ def test_claims_on_another_architecture_read_its_own_networks():
     found = {claim.id: claim.measure(results).value for claim in claims.CLAIMS if claim.id.startswith("V.")}
     accuracies = {"V.accuracy": -4, "V.N.gap": -2, "V.A.gap": 1, "V.A.robust": 42}
     alike = np.corrcoef(wide.ravel(), low.ravel())[0, 1]
-    assert found == pytest.approx(accuracies | {"V.correlation": alike, "V.low_shift": 0.5})
+    augmented = {"V.S.gap": 0, "V.T.gap": -3, "V.S.low_shift": 0.5, "V.T.low_shift": 0}
+    assert found == pytest.approx(accuracies | {"V.correlation": alike, "V.low_shift": 0.5} | augmented)
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.06, "reproduced"), (0.04, "partly"), (-0.06, "not")])
+def test_a_shift_of_a_single_pair_has_a_sign_and_a_least_size(value, verdict):
+    claim = replace(_claim("V.S.low_shift"), measure=lambda results: Measured(value, value, value, 1))
+    assert claim.judge(Results(PUBLISHED, {"profile": "paper", "files": {}, "key": "k"}))["verdict"] == verdict
+
+
+def test_every_claim_is_judged_somewhere_and_has_one_id():
+    usual = {claim.id for claim in claims.USUAL}
+    apart = [identity for those in claims.ALONE.values() for identity in those]
+    assert {claim.id for claim in claims.CLAIMS} == usual | set(apart)
+    assert len(claims.CLAIMS) == len(usual | set(apart))
+    assert len(apart) == len(set(apart))
 
 
 def published():
@@ -193,10 +211,12 @@ def test_claims_at_two_scales_stand_side_by_side():
     _, *lines = chapters.scales_table(small, large).data.split("<tr>")
     for row, line in zip(large.claims(), lines[-len(large.claims()) :], strict=True):
         assert f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>' in line
-        for read in map(chapters.readable, (small.claim(row["id"]), row)):
+        both = [one for one in small.claims() if one["id"] == row["id"]] + [row]
+        for read in map(chapters.readable, both):
             assert (
                 f"<td>{read['value']} {row['unit']}<br>({read['interval']})<br><em>{read['verdict']}</em></td>" in line
             )
+        assert line.count("<td>not measured</td>") == 2 - len(both)
 
 
 def test_a_table_of_the_paper_can_show_two_scales():

@@ -60,8 +60,8 @@ def test_no_workers(fmlib):
 
 
 def test_a_lone_recipe_beside_others(fmlib):
-    refused(fmlib("run", "without-gpu", "networks"), "without-gpu stands alone")
-    refused(fmlib("publish", "all", "without-gpu"), "without-gpu stands alone")
+    refused(fmlib("run", "without-gpu", "networks"), "without-gpu cannot be had beside other recipes")
+    refused(fmlib("publish", "all", "without-gpu"), "without-gpu cannot be had beside other recipes")
 
 
 @pytest.mark.parametrize("words", [(), ("--bfloat16",)], ids=["full", "reduced"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fmlib import claims, experiments
-from fmlib.config import PROFILES, AttackSpec, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
+from fmlib.config import PROFILES, AttackSpec, FmlibError, ImageMaskSpec, MaskSpec, PlantedSpec, TrainSpec, profile
 from fmlib.experiments import RECIPES, recipes
 from fmlib.lab import Lab
 from fmlib.store import Store
@@ -84,6 +84,23 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
     assert set(found.arrays("second_architecture")) == {
         f"{what}.{regime}" for what in ("mask", "standard", "masked", "attacked") for regime in "NA"
     }
+
+
+def test_lone_recipes_share_a_folder_that_keeps_what_was_not_chosen(tmp_path):
+    lab, store = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
+    (second,), both = recipes(["without-gpu-augmented"]), recipes(["without-gpu", "without-gpu-augmented"])
+    folder = tmp_path / experiments.home([second], "quick")
+    experiments.run(both, lab, store)
+    with pytest.raises(FmlibError, match=r"no second_architecture.npz: its recipe was not published"):
+        experiments.publish([second], lab, store, folder)
+    whole = experiments.publish(both, lab, store, folder)
+    assert list(whole.manifest["recipes"]) == ["without-gpu", "without-gpu-augmented"]
+    assert [row["id"] for row in whole.claims()] == [
+        claim.id for claim in claims.CLAIMS if any(claim.id in those for those in claims.ALONE.values())
+    ]
+    before = files(folder)
+    experiments.publish([second], lab, store, folder)
+    assert files(folder) == before
 
 
 def test_lone_recipes_are_not_among_all():

@@ -121,6 +121,9 @@ def test_a_line_names_everything(results):
         assert part in line
     assert "status.html#recipe-without-gpu" in line
     assert f'<a href="{name}">{name}</a> <code>{alone.manifest["files"]["masks.csv"][:8]}</code>' in line
+    line = provenance.made_by("ledger", [f"{alone.folder.name}/claims.json"], results)
+    assert "status.html#recipe-claims" in line
+    assert alone.manifest["key"] in line
     bench = provenance.made_by("what_it_costs", ["bench/cpu.json"], results)
     assert 'href="bench/cpu.json"' in bench
     assert "status.html#recipe-bench" in bench
@@ -255,9 +258,11 @@ def test_every_recipe_has_its_section(results):
             assert f"<td>{len(results.content(file)) / 1e3:,.1f}</td>" in section
         assert "def" in section.split("<summary>")[1]
     for alone in lone():
-        (name,) = alone.manifest["recipes"]
-        section = page.split(f'<section id="recipe-{name}">')[1].split("</section>")[0]
-        assert f"at profile {alone.profile}" in section
-        for file in alone.manifest["files"]:
-            assert f'href="{alone.folder.name}/{file}"' in section
+        for name, recipe in alone.manifest["recipes"].items():
+            section = page.split(f'<section id="recipe-{name}">')[1].split("</section>")[0]
+            assert f"at profile {alone.profile}" in section
+            for file in recipe["files"]:
+                assert f'href="{alone.folder.name}/{file}"' in section
+        section = page.split('<section id="recipe-claims">')[1].split("</section>")[0]
+        assert f'href="{alone.folder.name}/claims.json"' in section
     assert json.loads((PUBLISHED / "bench" / "cpu.json").read_text())["date"] in page.split('id="recipe-bench"')[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from fmlib import separability
+from fmlib import separability, separability_claims
 from fmlib.config import FmlibError
 from fmlib.separability import Map
 
@@ -46,6 +48,12 @@ def test_balanced_has_as_many_of_each_class_as_the_smallest_and_begins_with_the_
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     for label in np.unique(labels):
         assert chosen[labels[chosen] == label].tolist() == np.flatnonzero(labels == label)[:smallest].tolist()
+
+
+def test_balanced_takes_no_more_than_asked_for_and_no_more_than_there_are():
+    labels = np.array([7, 2, 2, 7, 5, 7, 5, 2, 7])
+    assert separability.balanced(labels, most=1).tolist() == [0, 1, 4]
+    assert separability.balanced(labels, most=9).tolist() == separability.balanced(labels).tolist()
 
 
 # ------------------------------------------------------------------------------------------- repeated splits
@@ -201,3 +209,23 @@ def test_no_label_enters_the_map_of_masks():
     np.testing.assert_array_equal(first.points, second.points)
     np.testing.assert_array_equal(first.points, third.points)
     assert not np.array_equal(first.held, third.held)
+
+
+# ------------------------------------------------------------------------------------------------- few masks
+
+
+@pytest.mark.parametrize("each", [9, 15])
+def test_a_few_masks_are_judged_as_all_of_their_frequencies_would_be(each):
+    """The claims' coordinates give the very splits and p-value that the masks themselves give."""
+    draws, labels = np.random.default_rng(0), np.repeat(np.arange(5), each)
+    masks = np.where(draws.random((5 * each, 8, 5)) < 0.2, draws.random((5 * each, 8, 5)), 0)
+    masks[np.arange(5 * each), labels, 0] += 0.5
+    arrays = {"N.x": masks.astype(np.float16), "label": labels}
+    results = SimpleNamespace(arrays={"image_masks": arrays}.__getitem__)
+    measured = {claim.id: claim.measure(results) for claim in separability_claims.CLAIMS if "few" in claim.id}
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:11] for label in range(5)])
+    few = csr_matrix(arrays["N.x"][chosen].reshape(len(chosen), -1).astype(float))
+    test = separability.repeated_splits(few, labels[chosen], 20, seed=0)[:, 1]
+    assert measured["T3.few"].value == pytest.approx(test.mean())
+    assert measured["T3.few"].n == 20
+    assert measured["T3.few.p_value"].value == separability.permutation(few, labels[chosen], 99, seed=0)[2]
