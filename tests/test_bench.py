@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmlib import bench, chapters, cost_plots
+from fmlib import bench, cost_plots, cost_tables
 from fmlib.bench import Case, final_objective, operations, serial_mask
 from fmlib.cli import main
 from fmlib.config import ImageMaskSpec, MaskSpec
@@ -115,8 +115,8 @@ def test_the_command_writes_a_complete_file(tmp_path, capsys):
     assert found["rows"][0]["serial_spread"][0] <= found["rows"][0]["serial_steps_per_s"]
     assert [row["images"] for row in found["scaling"]["images"]] == [2, 4]
     assert {"device", "torch", "fmlib", "seed", "date", "training", "bill"} <= set(found)
-    assert list(chapters.bench_table(found).index) == ["quick-32"]
-    assert "all (hours here)" in chapters.bill_table(found).index
+    assert list(cost_tables.cases(found).index) == ["quick-32"]
+    assert "all (hours here)" in cost_tables.bill(found).index
     assert len(cost_plots.figure_engine(found).axes) == 1
     assert len(cost_plots.figure_scaling(found).axes) == 3
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from test_map_claims import Made
 
-from fmlib import chapters, image_plots, plots
+from fmlib import chapters, image_plots, image_tables, plots
 from fmlib.drawing import BLUE, VERMILION, Picture
 from fmlib.harmonics import translation_damping
 from fmlib.spectra import radius
@@ -268,7 +268,7 @@ def test_masks_of_two_sizes_are_compared_by_frequency_and_by_share_of_the_highes
 def test_specks_are_the_entries_that_two_steps_of_adam_could_make():
     """At a rate of .05 an entry of .01 is one, of .2 is none, and nought is no entry."""
     half = np.array([[[0, 0.01], [1, 0.2]], [[0, 0.005], [0, 0.01]]], dtype=np.float16)
-    found = chapters.specks(Made(image_masks={"N.x": half}))
+    found = image_tables.specks(Made(image_masks={"N.x": half}))
     assert found["share"] == "67%"  # a third and all
     assert found["interval"] == "1% to 132%"
     assert found["below"] == "0.1"
