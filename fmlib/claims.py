@@ -34,7 +34,7 @@ ANCHORS = {
     "P": "figure-planted",
     "V": "another-architecture",
     "V.S": "figure-own-masks",
-    "V.T": "figure-own-masks",
+    "V.N1": "figure-own-masks",
     "F5": "figure-filtered",
     "F5.nonzero_share": "figure-image-masks",
     "F5.converged": "figure-fits",
@@ -84,7 +84,7 @@ PARTS = (
     jacobian_claims,
 )
 USUAL = [claim for part in PARTS for claim in part.CLAIMS]
-CLAIMS: list[Claim] = [_placed(claim) for claim in (*USUAL, *architecture_claims.AUGMENTED)]
+CLAIMS: list[Claim] = [_placed(claim) for claim in (*USUAL, *architecture_claims.MORE)]
 
 #: Recipes that are published apart from the others -> the claims that their files suffice for.
 ALONE = {
@@ -98,7 +98,7 @@ ALONE = {
         *("T2.complement", "T2.attack_outside", "T2.attack_enrichment"),
         *("T3.few", "T3.few.p_value"),
     ),
-    "without-gpu-augmented": tuple(claim.id for claim in architecture_claims.AUGMENTED),
+    "without-gpu-more": tuple(claim.id for claim in architecture_claims.MORE),
 }
 
 

@@ -152,17 +152,22 @@ def architecture_jobs(lab: Lab) -> list[Job]:
 
 def files_of_architectures(lab: Lab, store: Store) -> dict[str, bytes]:
     """The file of the second architecture's N and A."""
-    return {"second_architecture.npz": second_architecture(lab, store, lab.plain_and_adversarial)}
+    first = [(regime, 0) for regime in lab.plain_and_adversarial]
+    return {"second_architecture.npz": second_architecture(lab, store, first)}
 
 
-def second_architecture(lab: Lab, store: Store, regimes: Iterable[str]) -> bytes:
-    """Arrays of the second architecture, trained by these regimes: its masks, and what it classifies."""
+def second_architecture(lab: Lab, store: Store, networks: Iterable[tuple[str, int]]) -> bytes:
+    """Arrays of networks (regime, repetition) of the second architecture: their masks, and what they classify.
+
+    Each is called by its regime, with the repetition behind it where that is not the first: "N", "N1".
+    """
     arrays = {}
-    for regime in regimes:
-        half = torch.from_numpy(store.get(lab.second.mask(regime)).arrays["half"])
-        arrays[f"mask.{regime}"] = full_plane(half, lab.profile.data.size).numpy()
-        hits = store.get(lab.second.evaluation(regime)).arrays
-        arrays |= {f"{what}.{regime}": found for what, found in hits.items()}
+    for regime, number in networks:
+        name = f"{regime}{number or ''}"
+        half = torch.from_numpy(store.get(lab.second.mask(regime, number)).arrays["half"])
+        arrays[f"mask.{name}"] = full_plane(half, lab.profile.data.size).numpy()
+        hits = store.get(lab.second.evaluation(regime, number)).arrays
+        arrays |= {f"{what}.{name}": found for what, found in hits.items()}
     return arrays_to_bytes(arrays)
 
 

@@ -45,16 +45,16 @@ def _files(lab: Lab, store: Store) -> dict[str, bytes]:
     return files_of_networks(alone, store) | of_dataset | of_images | of_measures | files_of_architectures(lab, store)
 
 
-#: Regimes of the second architecture beyond those that it has at every profile.
-AUGMENTED = ("S", "T")
+#: Networks of the second architecture beyond those that it has at every profile: regime and repetition.
+MORE = (("S", 0), ("N", 1))
 
 
-def _augmented_jobs(lab: Lab) -> list[Job]:
-    return [lab.second.evaluation(regime) for regime in AUGMENTED]
+def _more_jobs(lab: Lab) -> list[Job]:
+    return [lab.second.evaluation(*network) for network in MORE]
 
 
-def _augmented_files(lab: Lab, store: Store) -> dict[str, bytes]:
-    return {"second_augmented.npz": second_architecture(lab, store, AUGMENTED)}
+def _more_files(lab: Lab, store: Store) -> dict[str, bytes]:
+    return {"second_more.npz": second_architecture(lab, store, MORE)}
 
 
 RECIPES = (
@@ -64,5 +64,5 @@ RECIPES = (
         _jobs,
         _files,
     ),
-    Recipe("without-gpu-augmented", "S and T of another architecture", _augmented_jobs, _augmented_files),
+    Recipe("without-gpu-more", "S, and N of another seed, of another architecture", _more_jobs, _more_files),
 )

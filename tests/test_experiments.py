@@ -88,13 +88,13 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
 
 def test_lone_recipes_share_a_folder_that_keeps_what_was_not_chosen(tmp_path):
     lab, store = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
-    (second,), both = recipes(["without-gpu-augmented"]), recipes(["without-gpu", "without-gpu-augmented"])
+    (second,), both = recipes(["without-gpu-more"]), recipes(["without-gpu", "without-gpu-more"])
     folder = tmp_path / experiments.home([second], "quick")
     experiments.run(both, lab, store)
     with pytest.raises(FmlibError, match=r"no second_architecture.npz: its recipe was not published"):
         experiments.publish([second], lab, store, folder)
     whole = experiments.publish(both, lab, store, folder)
-    assert list(whole.manifest["recipes"]) == ["without-gpu", "without-gpu-augmented"]
+    assert list(whole.manifest["recipes"]) == ["without-gpu", "without-gpu-more"]
     assert [row["id"] for row in whole.claims()] == [
         claim.id for claim in claims.CLAIMS if any(claim.id in those for those in claims.ALONE.values())
     ]
