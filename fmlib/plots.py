@@ -146,7 +146,7 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     names = [name for name in REGIMES if name in masks]
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 3.3), 2, len(names))
+        figure, grid = canvas((0.4 + 1.4 * len(names), 3.3), 2, len(names))
         for column, name in enumerate(names):
             mask = masks[name][0]
             top = show(grid[0, column], centred(mask), f"{name}  {REGIMES[name]}", vmin=0, vmax=1, cmap="viridis")
@@ -163,7 +163,8 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
 def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 4: radial (left) and angular (right) energy of each regime's mask minus the plain network's, 64 bands.
 
-    Thin lines: networks of the same seed, paired; thick line: their mean. Dotted: a third of the corner radius.
+    masks: regime -> (repetitions, H, W), of N as many as of any other. Thin lines: networks of the same seed, paired;
+    thick line: their mean; gray: other plain networks minus the first. Dotted: a third of the corner radius.
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
     with matplotlib.rc_context(STYLE):
@@ -173,8 +174,9 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]
             position = position if energy is radial_energy else 360 * position
             for name, one in zip(names, axes, strict=True):
-                change = energy(from_numpy(masks[name])).numpy() - base  # (repetitions, bands)
+                change = energy(from_numpy(masks[name])).numpy() - base[: len(masks[name])]  # (repetitions, bands)
                 one.axhline(0, color=GRAY, linewidth=0.8)
+                one.plot(position, (base[1:] - base[0]).T, color=GRAY, linewidth=0.7)
                 one.plot(position, change.T, color=BLUE, linewidth=0.7, alpha=0.5)
                 one.plot(position, change.mean(0), color=BLUE, linewidth=1.8)
                 one.set_title(f"{name} \N{MINUS SIGN} N  ({REGIMES[name]})", loc="left")

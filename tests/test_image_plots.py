@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from test_map_claims import Made
 
 from fmlib import chapters, image_plots, image_tables, plots
-from fmlib.drawing import BLUE, VERMILION, Picture
+from fmlib.drawing import BLUE, GRAY, VERMILION, Picture
 from fmlib.harmonics import translation_damping
-from fmlib.spectra import radius
+from fmlib.spectra import angular_energy, radial_energy, radius
 
 SIDE, SHOWN = 8, 3
 NAMES = ["tench", "chain saw", "church"]
@@ -214,6 +215,25 @@ def test_translation_puts_the_measured_points_on_the_sinc():
     np.testing.assert_array_equal(points.get_ydata(), table["measured"])
     on_curve = np.interp(points.get_xdata(), curve.get_xdata(), curve.get_ydata())
     np.testing.assert_allclose(on_curve, table["measured"], atol=0.01)
+
+
+def test_energies_are_paired_by_repetition_and_other_plain_networks_are_their_measure():
+    """Blue: each mask minus the plain one of its repetition, and their mean; gray: plain ones minus the first."""
+    draw = draws(1)
+    masks = {"N": draw.random((3, SIDE, SIDE)), "A": draw.random((2, SIDE, SIDE)), "S": draw.random((1, SIDE, SIDE))}
+    picture = drawn(plots.figure_energies(masks))
+    assert [one.get_title(loc="left") for one in picture.axes[::2]] == [
+        f"{name} \N{MINUS SIGN} N  ({words})" for name, words in (("A", "adversarial"), ("S", "scales"))
+    ]
+    for energy, column in ((radial_energy, picture.axes[::2]), (angular_energy, picture.axes[1::2])):
+        found = {name: energy(torch.from_numpy(planes)).numpy() for name, planes in masks.items()}
+        for name, axes in zip("AS", column, strict=True):
+            change = found[name] - found["N"][: len(masks[name])]
+            gray = [line.get_ydata() for line in axes.lines if line.get_color() == GRAY][1:]  # the first is nought
+            blue = [line.get_ydata() for line in axes.lines if line.get_color() == BLUE]
+            np.testing.assert_allclose(gray, found["N"][1:] - found["N"][0])
+            np.testing.assert_allclose(blue, [*change, change.mean(0)])
+    drawn(plots.figure_energies({name: planes[:1] for name, planes in masks.items()}))  # no other plain network
 
 
 def test_architectures_show_both_networks_masks_and_what_the_attack_changes():
