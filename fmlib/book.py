@@ -39,7 +39,7 @@ HEADLINES = (
     "J.attack.place",
 )  # fmt: skip
 #: And those besides that only the paper's own scale can judge.
-OWN_SCALE = ("T1.N.standard", "T1.N.masked", "V.low_shift", "V.S.low_shift", "V.N1.correlation")
+OWN_SCALE = ("T1.N.standard", "T1.N.masked", "V.low_shift", "V.N1.correlation")
 
 
 def notebooks() -> list[Path]:
