@@ -103,11 +103,13 @@ def _layers(file: _File, name: str, model: Normalized) -> list[dict[str, str]]:
                     described["bias"] = file.add(f"{place}.bias", layer.bias)
                 found.append(described)
             case nn.BatchNorm2d():  # in eval mode a scale and a shift of each channel
+                # in double precision: in single, processors differ in the last bit
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
-                scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
-                shift = layer.bias - layer.running_mean * scale
-                names = {"scale": file.add(f"{place}.scale", scale), "shift": file.add(f"{place}.shift", shift)}
+                scale = layer.weight.double() / torch.sqrt(layer.running_var.double() + layer.eps)
+                shift = layer.bias.double() - layer.running_mean.double() * scale
+                folded = {"scale": scale, "shift": shift}
+                names = {what: file.add(f"{place}.{what}", values.float()) for what, values in folded.items()}
                 found.append({"kind": "affine"} | names)
             case nn.MaxPool2d() | nn.ReLU() | nn.AdaptiveAvgPool2d():
                 found.append({"kind": {"MaxPool2d": "pool", "ReLU": "relu"}.get(type(layer).__name__, "mean")})
