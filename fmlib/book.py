@@ -152,9 +152,9 @@ def readme(text: str, results: Results) -> str:
         "some of them:",
         *_headlines([results.claim(identity) for identity in HEADLINES]),
     ]
-    for alone in experiments.lone():
-        chosen = [row for row in alone.claims() if row["id"] in (*HEADLINES, *OWN_SCALE)]
-        lines += ["", f"At profile *{alone.profile}*, what needs no GPU:", *_headlines(chosen)]
+    for other in experiments.published_apart():
+        chosen = [row for row in other.claims() if row["id"] in (*HEADLINES, *OWN_SCALE)]
+        lines += ["", f"At profile *{other.profile}*, what needs no GPU:", *_headlines(chosen)]
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
 
 
@@ -174,7 +174,7 @@ def publish() -> None:
     Renew the README's table, the library's reference and the laboratory's files as well.
     """
     results = Results.open(PUBLISHED / SHOWN)
-    for found in (results, *experiments.lone()):
+    for found in (results, *experiments.published_apart()):
         experiments.judge(found)
     (BOOK / "reference.md").write_text(reference.page())
     page = ROOT / "README.md"
@@ -211,7 +211,7 @@ def lay_out(place: Path, results: Results) -> None:
         shutil.copy(ROOT / name, place / name)
     data = place / "data" / "results"
     shutil.copytree(results.folder, data / results.profile)
-    for folder in (PUBLISHED / "bench", *(alone.folder for alone in experiments.lone())):
+    for folder in (PUBLISHED / "bench", *(other.folder for other in experiments.published_apart())):
         shutil.copytree(folder, data / folder.name)
 
 

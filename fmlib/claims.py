@@ -87,7 +87,7 @@ USUAL = [claim for part in PARTS for claim in part.CLAIMS]
 CLAIMS: list[Claim] = [_placed(claim) for claim in (*USUAL, *architecture_claims.MORE)]
 
 #: Recipes that are published apart from the others -> the claims that their files suffice for.
-ALONE = {
+APART = {
     "without-gpu": (
         *("T1.N.standard", "T1.N.masked", "T1.N.gap", "N.robust"),
         *("F5.nonzero_share", "F5.converged_kept", "F5.converged", "F5.likeness"),
@@ -103,7 +103,7 @@ ALONE = {
 
 
 def ledger(results: Results) -> list[dict[str, Any]]:
-    """Every usual claim's row, measured from `results` alone; of recipes published apart, of the claims in `ALONE`."""
-    apart = [identity for recipe in results.manifest["recipes"] for identity in ALONE.get(recipe, ())]
+    """Every usual claim's row, measured from `results` alone; of recipes published apart, of the claims in `APART`."""
+    apart = [identity for recipe in results.manifest["recipes"] for identity in APART.get(recipe, ())]
     chosen = apart or [claim.id for claim in USUAL]
     return [claim.judge(results) for claim in CLAIMS if claim.id in chosen]

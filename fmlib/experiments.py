@@ -24,45 +24,47 @@ from fmlib import (
     parallel,
     without_gpu_recipe,
 )
-from fmlib.config import fingerprint, require
+from fmlib.config import FmlibError, fingerprint, require
 from fmlib.lab import Lab
 from fmlib.recipe import Recipe
 from fmlib.results import PUBLISHED, Results
 from fmlib.store import Artifact, Job, Store, write_bytes
 
+#: How the folder of the recipes in claims.APART is called behind the profile.
+BESIDE = "without-gpu"
 PARTS = (network_recipes, image_recipes, heat_recipes, map_recipes, jacobian_recipes, without_gpu_recipe)
 RECIPES = {recipe.name: recipe for part in PARTS for recipe in part.RECIPES}
 
 
 def recipes(names: list[str]) -> list[Recipe]:
-    """The recipes of these names; none or "all" is every one but those of claims.ALONE, which are named by themselves.
+    """The recipes of these names; none or "all" is every one but those of claims.APART, which are named by themselves.
 
     Raises `FmlibError` for an unknown name, and for one of these beside others.
     """
     for name in names:
         require(name in RECIPES or name == "all", f"unknown recipe {name!r}: choose from {', '.join(RECIPES)} or all")
-    apart = [name for name in names if name in claims.ALONE]
+    apart = [name for name in names if name in claims.APART]
     require(len(apart) in (0, len(names)), f"{', '.join(apart)} cannot be had beside other recipes: name no others")
     whole = "all" in names or not names
-    return [RECIPES[name] for name in RECIPES if name in names or (whole and name not in claims.ALONE)]
+    return [RECIPES[name] for name in RECIPES if name in names or (whole and name not in claims.APART)]
 
 
 def home(chosen: list[Recipe], profile: str) -> str:
     """The name of the folder that these recipes are published to: the profile's, or that of recipes apart."""
-    return f"{profile}-without-gpu" if chosen[0].name in claims.ALONE else profile
+    return f"{profile}-{BESIDE}" if chosen[0].name in claims.APART else profile
 
 
-def lone() -> list[Results]:
-    """What is published of the recipes in claims.ALONE, a folder a profile."""
-    return [Results.open(path.parent) for path in sorted(PUBLISHED.glob("*-without-gpu/manifest.json"))]
+def published_apart() -> list[Results]:
+    """What is published of the recipes in claims.APART, a folder a profile."""
+    return [Results.open(path.parent) for path in sorted(PUBLISHED.glob(f"*-{BESIDE}/manifest.json"))]
 
 
 def _company(chosen: list[Recipe], folder: Path) -> list[Recipe]:
-    """The recipes that fill `folder` with these: all but those of claims.ALONE; of such, these and what it holds."""
-    if chosen[0].name not in claims.ALONE:
+    """The recipes that fill `folder` with these: all but those of claims.APART; of such, these and what it holds."""
+    if chosen[0].name not in claims.APART:
         return recipes([])
     held = Results.open(folder).manifest["recipes"] if (folder / "manifest.json").exists() else {}
-    return [RECIPES[name] for name in claims.ALONE if RECIPES[name] in chosen or name in held]
+    return [RECIPES[name] for name in claims.APART if RECIPES[name] in chosen or name in held]
 
 
 def run(chosen: list[Recipe], lab: Lab, store: Store, workers: int | None = None) -> None:
@@ -138,7 +140,11 @@ def publish(chosen: list[Recipe], lab: Lab, store: Store, folder: Path) -> Resul
     shutil.rmtree(draft, ignore_errors=True)
     for name, content in files.items():
         write_bytes(draft / name, content)
-    judge(Results(draft, manifest))
+    try:
+        judge(Results(draft, manifest))
+    except FmlibError:
+        shutil.rmtree(draft)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     return Results.open(folder)

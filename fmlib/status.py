@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from fmlib import bench, claims
-from fmlib.experiments import RECIPES, lone
+from fmlib.experiments import RECIPES, published_apart
 from fmlib.results import PUBLISHED, Results, benchmark, benchmarks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,13 +124,13 @@ def recipes(results: Results) -> HTML:
         recipe, jobs = RECIPES[name], len(record["jobs"])
         about = f"{recipe.about[0].upper()}{recipe.about[1:]}. {made_with(record)}; {jobs} jobs."
         sections.append(_section(name, about, results, record["files"], [recipe.jobs, recipe.export]))
-    for alone in lone():
-        for name, record in alone.manifest["recipes"].items():
-            recipe, files = RECIPES[name], [f"{alone.folder.name}/{file}" for file in record["files"]]
-            about = f"{recipe.about[0].upper()}{recipe.about[1:]}, at profile {alone.profile}. {made_with(record)}."
+    for other in published_apart():
+        for name, record in other.manifest["recipes"].items():
+            recipe, files = RECIPES[name], [f"{other.folder.name}/{file}" for file in record["files"]]
+            about = f"{recipe.about[0].upper()}{recipe.about[1:]}, at profile {other.profile}. {made_with(record)}."
             sections.append(_section(name, about, results, files, [recipe.jobs, recipe.export]))
     about = f"Every claim, judged from the files above. {claims_made_with(results)}."
-    files = ["claims.json", *(f"{alone.folder.name}/claims.json" for alone in lone())]
+    files = ["claims.json", *(f"{other.folder.name}/claims.json" for other in published_apart())]
     sections.append(_section("claims", about, results, files, [claims.ledger]))
     measured = "; ".join(f"{made_with(found)}, {found['date']}" for found in map(benchmark, benchmarks()))
     files = [f"bench/{device}.json" for device in benchmarks()]

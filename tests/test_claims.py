@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmlib import book, chapters, claims, intervals
-from fmlib.experiments import lone
+from fmlib.experiments import published_apart
 from fmlib.intervals import Measured
 from fmlib.results import PUBLISHED, Results
 
@@ -176,7 +176,7 @@ def test_a_shift_of_a_single_pair_has_a_sign_and_a_least_size(value, verdict):
 
 def test_every_claim_is_judged_somewhere_and_has_one_id():
     usual = {claim.id for claim in claims.USUAL}
-    apart = [identity for those in claims.ALONE.values() for identity in those]
+    apart = [identity for those in claims.APART.values() for identity in those]
     assert {claim.id for claim in claims.CLAIMS} == usual | set(apart)
     assert len(claims.CLAIMS) == len(usual | set(apart))
     assert len(apart) == len(set(apart))
@@ -207,7 +207,7 @@ def test_every_published_file_is_whole(folder):
 
 def test_claims_at_two_scales_stand_side_by_side():
     """A line for each claim that the larger scale judges, with what both measure and say."""
-    small, (large,) = Results.open(PUBLISHED / "laptop"), lone()
+    small, (large,) = Results.open(PUBLISHED / "laptop"), published_apart()
     _, *lines = chapters.scales_table(small, large).data.split("<tr>")
     for row, line in zip(large.claims(), lines[-len(large.claims()) :], strict=True):
         assert f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>' in line
@@ -220,7 +220,7 @@ def test_claims_at_two_scales_stand_side_by_side():
 
 
 def test_a_table_of_the_paper_can_show_two_scales():
-    small, (large,) = Results.open(PUBLISHED / "laptop"), lone()
+    small, (large,) = Results.open(PUBLISHED / "laptop"), published_apart()
     shown = {"T1.N.standard": "N", "T1.N.masked": "N, masked"}
     table, wider = chapters.published_table(small, shown), chapters.published_table(small, shown, large)
     assert wider[table.columns].equals(table)

@@ -69,7 +69,7 @@ def test_publishing_is_complete_and_repeatable(tmp_path):
     assert 0 <= masks["A"].min() <= masks["A"].max() <= 1
 
 
-def test_a_lone_recipe_is_published_by_itself(tmp_path):
+def test_a_recipe_apart_is_published_by_itself(tmp_path):
     """N of one architecture, N and A of the other: no other is trained, and the claims are those these suffice for."""
     lab, store, chosen = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU), recipes(["without-gpu"])
     experiments.run(chosen, lab, store)
@@ -77,7 +77,7 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
     found = experiments.publish(chosen, lab, store, tmp_path / experiments.home(chosen, "quick"))
     assert found.folder.name == "quick-without-gpu"
     assert list(found.manifest["recipes"]) == ["without-gpu"]
-    assert {row["id"] for row in found.claims()} == set(claims.ALONE["without-gpu"])
+    assert {row["id"] for row in found.claims()} == set(claims.APART["without-gpu"])
     assert found.arrays("dataset_masks")["N"].shape == (1, 16, 16)
     assert list(found.arrays("dataset_masks")) == ["N"]
     assert set(found.table("image_masks")["kind"]) == {"N.x"}
@@ -86,25 +86,29 @@ def test_a_lone_recipe_is_published_by_itself(tmp_path):
     }
 
 
-def test_lone_recipes_share_a_folder_that_keeps_what_was_not_chosen(tmp_path):
+def test_recipes_apart_share_a_folder_that_keeps_what_was_not_chosen(tmp_path):
     lab, store = Lab(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
     (second,), both = recipes(["without-gpu-more"]), recipes(["without-gpu", "without-gpu-more"])
     folder = tmp_path / experiments.home([second], "quick")
     experiments.run(both, lab, store)
     with pytest.raises(FmlibError, match=r"no second_architecture.npz: its recipe was not published"):
         experiments.publish([second], lab, store, folder)
+    assert not list(tmp_path.glob("quick-*"))  # nothing half-written
     whole = experiments.publish(both, lab, store, folder)
     assert list(whole.manifest["recipes"]) == ["without-gpu", "without-gpu-more"]
     assert [row["id"] for row in whole.claims()] == [
-        claim.id for claim in claims.CLAIMS if any(claim.id in those for those in claims.ALONE.values())
+        claim.id for claim in claims.CLAIMS if any(claim.id in those for those in claims.APART.values())
     ]
     before = files(folder)
     experiments.publish([second], lab, store, folder)
     assert files(folder) == before
+    (folder / "claims.json").write_text("[]")
+    experiments.judge(whole)
+    assert files(folder) == before
 
 
-def test_lone_recipes_are_not_among_all():
-    assert not {recipe.name for recipe in recipes(["all"])} & set(claims.ALONE)
+def test_recipes_apart_are_not_among_all():
+    assert not {recipe.name for recipe in recipes(["all"])} & set(claims.APART)
     assert recipes([]) == recipes(["all"])
     assert experiments.home(recipes([]), "quick") == "quick"
 

@@ -10,7 +10,7 @@ import yaml
 
 from fmlib import book, provenance, status
 from fmlib.config import FmlibError
-from fmlib.experiments import lone
+from fmlib.experiments import published_apart
 from fmlib.results import PUBLISHED, Results
 
 CHAPTERS = [path for path in book.notebooks() if path.stem != book.STATUS]
@@ -114,16 +114,16 @@ def test_a_line_names_everything(results):
         assert part in line
     assert line.count("status.html#recipe-dataset-masks") == line.count("status.html#recipe-architectures") == 1
     assert 'href="laptop/stability.csv"' in line
-    (alone,) = lone()
-    name = f"{alone.folder.name}/masks.csv"
+    (other,) = published_apart()
+    name = f"{other.folder.name}/masks.csv"
     line = provenance.made_by("dataset_masks", ["masks.csv", name], results)
-    for part in ("profile laptop", results.manifest["key"], f"profile {alone.profile}", alone.manifest["key"]):
+    for part in ("profile laptop", results.manifest["key"], f"profile {other.profile}", other.manifest["key"]):
         assert part in line
     assert "status.html#recipe-without-gpu" in line
-    assert f'<a href="{name}">{name}</a> <code>{alone.manifest["files"]["masks.csv"][:8]}</code>' in line
-    line = provenance.made_by("ledger", [f"{alone.folder.name}/claims.json"], results)
+    assert f'<a href="{name}">{name}</a> <code>{other.manifest["files"]["masks.csv"][:8]}</code>' in line
+    line = provenance.made_by("ledger", [f"{other.folder.name}/claims.json"], results)
     assert "status.html#recipe-claims" in line
-    assert alone.manifest["key"] in line
+    assert other.manifest["key"] in line
     bench = provenance.made_by("what_it_costs", ["bench/cpu.json"], results)
     assert 'href="bench/cpu.json"' in bench
     assert "status.html#recipe-bench" in bench
@@ -257,12 +257,12 @@ def test_every_recipe_has_its_section(results):
             assert results.manifest["files"][file][:16] in section
             assert f"<td>{len(results.content(file)) / 1e3:,.1f}</td>" in section
         assert "def" in section.split("<summary>")[1]
-    for alone in lone():
-        for name, recipe in alone.manifest["recipes"].items():
+    for other in published_apart():
+        for name, recipe in other.manifest["recipes"].items():
             section = page.split(f'<section id="recipe-{name}">')[1].split("</section>")[0]
-            assert f"at profile {alone.profile}" in section
+            assert f"at profile {other.profile}" in section
             for file in recipe["files"]:
-                assert f'href="{alone.folder.name}/{file}"' in section
+                assert f'href="{other.folder.name}/{file}"' in section
         section = page.split('<section id="recipe-claims">')[1].split("</section>")[0]
-        assert f'href="{alone.folder.name}/claims.json"' in section
+        assert f'href="{other.folder.name}/claims.json"' in section
     assert json.loads((PUBLISHED / "bench" / "cpu.json").read_text())["date"] in page.split('id="recipe-bench"')[1]
