@@ -13,14 +13,19 @@ from types import ModuleType
 
 import torch
 
-from fmlib import bench, experiments
-from fmlib.config import PROFILES, FmlibError, PhotoSpec, profile, require
-from fmlib.data import download, folders
-from fmlib.lab import Lab
-from fmlib.models import build
-from fmlib.results import PUBLISHED, Results, checkout
-from fmlib.runtime import BFLOAT16, pick_device
-from fmlib.store import Store, write_bytes
+from fmlib.core.config import ImageSpec
+from fmlib.core.data import download, folders
+from fmlib.core.device import BFLOAT16, pick_device
+from fmlib.core.errors import FmlibError, require
+from fmlib.core.models import build
+from fmlib.pipeline.experiment import Experiment, publish
+from fmlib.pipeline.results import PUBLISHED, Results, checkout
+from fmlib.pipeline.store import Store, write_bytes
+from fmlib.studies import registry
+from fmlib.studies.dataset_masks.experiment import restore_networks
+from fmlib.studies.shared.profiles import PROFILES, profile
+from fmlib.studies.shared.setup import Setup
+from fmlib.studies.what_it_costs import benchmark
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,12 +54,17 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     grammar = {}
     for name, about in (
-        ("run", "compute recipes; resumes where it was stopped"),
+        ("run", "compute experiments; resumes where it was stopped"),
         ("status", "what is computed, what is missing, what it will cost"),
-        ("publish", "write computed recipes to data/results/<profile>/; the other recipes there stay as they are"),
+        (
+            "publish",
+            "write computed experiments to data/results/<profile>/; the other experiments there stay as they are",
+        ),
     ):
         grammar[name] = commands.add_parser(name, parents=[common], help=about, description=about)
-        grammar[name].add_argument("recipe", nargs="*", help=f"{', '.join(experiments.RECIPES)} or all (default: all)")
+        grammar[name].add_argument(
+            "experiment", nargs="*", help=f"{', '.join(registry.all_experiments())} or all (default: all)"
+        )
     grammar["run"].add_argument(
         "--published-networks",
         action="store_true",
@@ -67,12 +77,14 @@ def parser() -> argparse.ArgumentParser:
     )
     about = "measure the engine against a serial reference, its scaling and training; keep it in data/results/bench/"
     timed = commands.add_parser("bench", parents=[common], help=about, description=about)
-    timed.add_argument("--case", nargs="*", default=[], metavar="CASE", help=f"{', '.join(bench.CASES)} (default: all)")
+    timed.add_argument(
+        "--case", nargs="*", default=[], metavar="CASE", help=f"{', '.join(benchmark.CASES)} (default: all)"
+    )
     timed.add_argument("--output", type=Path, help="folder (default: data/results/bench)")
     about = "check the photographs, or fetch them"
     data = commands.add_parser("data", parents=[common], help=about, description=about)
     data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
-    about = "run the recipes, execute every chapter on their results and build the HTML, all under _build/"
+    about = "run the experiments, execute every chapter on their results and build the HTML, all under _build/"
     made = commands.add_parser("book", parents=[common], help=about, description=about)
     for grown in (grammar["run"], made):
         grown.add_argument(
@@ -91,34 +103,34 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _status(lab: Lab, store: Store, chosen: list[experiments.Recipe]) -> None:
-    seconds = _seconds_per_pass(lab)
-    for recipe in chosen:
+def _status(setup: Setup, store: Store, chosen: list[Experiment]) -> None:
+    seconds = _seconds_per_pass(setup)
+    for experiment in chosen:
         try:
-            jobs = recipe.tree(lab)
+            tasks = experiment.tree(setup)
         except FmlibError as error:
-            print(f"{recipe.name:<16}cannot be planned: {error}")
+            print(f"{experiment.name:<16}cannot be planned: {error}")
             continue
-        absent = [job for job in jobs if not store.has(job)]
-        cost = sum(job.passes for job in absent) * seconds
+        absent = [task for task in tasks if not store.has(task)]
+        cost = sum(task.cost for task in absent) * seconds
         state = (
             "computed"
             if not absent
-            else f"{len(jobs) - len(absent)} of {len(jobs)} computed, about {_duration(cost)} left"
+            else f"{len(tasks) - len(absent)} of {len(tasks)} computed, about {_duration(cost)} left"
         )
-        print(f"{recipe.name:<16}{state:<44}{recipe.about}")
-        for job in absent:
-            print(f"  missing  {job.name:<60}{_duration(job.passes * seconds):>8}")
+        print(f"{experiment.name:<16}{state:<44}{experiment.about}")
+        for task in absent:
+            print(f"  missing  {task.name:<60}{_duration(task.cost * seconds):>8}")
     print(
-        f"Times are for {lab.device.type}, from {1000 * seconds:.2f} ms an image forward and backward, just measured."
+        f"Times are for {setup.device.type}, from {1000 * seconds:.2f} ms an image forward and backward, just measured."
     )
 
 
-def _seconds_per_pass(lab: Lab) -> float:
+def _seconds_per_pass(setup: Setup) -> float:
     """Seconds to send one image forward and backward through the profile's network, measured on 32 images."""
-    model = build(lab.profile.network, 0).to(lab.device)
-    size = (32, lab.profile.network.channels, lab.profile.data.size, lab.profile.data.size)
-    images = torch.rand(size, device=lab.device, requires_grad=True)
+    model = build(setup.profile.network, 0).to(setup.device)
+    size = (32, setup.profile.network.channels, setup.profile.data.size, setup.profile.data.size)
+    images = torch.rand(size, device=setup.device, requires_grad=True)
     took = []
     for _ in range(3):
         start = time.perf_counter()
@@ -128,9 +140,11 @@ def _seconds_per_pass(lab: Lab) -> float:
     return min(took)
 
 
-def _bench(lab: Lab, cases: list[str], folder: Path) -> None:
+def _bench(setup: Setup, cases: list[str], folder: Path) -> None:
     """Measure, print a line a case, and write `<folder>/<device>.json`."""
-    found = bench.measure(cases, lab.device, lab.root, say=lambda line: print(line, flush=True))
+    found = benchmark.measure(
+        cases, setup.device, setup.root, registry.experiments(), say=lambda line: print(line, flush=True)
+    )
     for row in found["rows"]:
         print(
             f"{row['case']}: {row['ratio']:.1f} times the serial reference, "
@@ -145,7 +159,7 @@ def _binder(name: str) -> ModuleType:
     """The module of that name, which makes the book: it needs a checkout, and more packages than the library."""
     checkout()
     try:
-        return importlib.import_module(f"fmlib.{name}")
+        return importlib.import_module(f"fmlib.publishing.{name}")
     except ModuleNotFoundError as error:
         raise FmlibError(f"the book needs {error.name}: pip install --editable '.[book]'") from error
 
@@ -160,16 +174,16 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _data(lab: Lab, fetch: bool) -> None:
-    spec = lab.profile.data
-    if not isinstance(spec, PhotoSpec):
-        print(f"profile {lab.profile.name} makes its images itself: nothing to fetch")
+def _data(setup: Setup, fetch: bool) -> None:
+    spec = setup.profile.data
+    if not isinstance(spec, ImageSpec):
+        print(f"profile {setup.profile.name} makes its images itself: nothing to fetch")
         return
     if fetch:
-        require(lab.root is not None, "say where to put the photographs: --data-root FOLDER (or FMLIB_DATA)")
-        assert lab.root is not None
-        download(lab.root)
-    for split, tree in folders(spec, lab.root).items():
+        require(setup.root is not None, "say where to put the photographs: --data-root FOLDER (or FMLIB_DATA)")
+        assert setup.root is not None
+        download(setup.root)
+    for split, tree in folders(spec, setup.root).items():
         print(f"{split}: {len(tree.samples)} images of {len(tree.classes)} classes ({spec.selection}) in {tree.root}")
 
 
@@ -179,34 +193,38 @@ def main(words: list[str] | None = None) -> int:
     try:
         device = pick_device(given.device)
         root = Path(given.data_root) if given.data_root else None
-        lab = Lab(profile(given.profile), given.seed, device, root, progress=not given.quiet and sys.stderr.isatty())
+        setup = Setup(
+            profile(given.profile), given.seed, device, root, progress=not given.quiet and sys.stderr.isatty()
+        )
         store = Store(given.store, device, say=lambda line: print(line, flush=True))
         if given.command == "run":
-            chosen = experiments.recipes(given.recipe)
+            chosen = registry.experiments(given.experiment)
             if given.bfloat16:
                 BFLOAT16.add("cpu")
             if given.published_networks:
-                for name in experiments.restore(lab, store, Results.open(PUBLISHED / lab.profile.name)):
+                for name in restore_networks(setup, store, Results.open(PUBLISHED / setup.profile.name)):
                     store.say(f"published: {name}")
-            experiments.run(chosen, lab, store, given.workers)
+            registry.run(chosen, setup, store, given.workers)
         elif given.command == "status":
-            _status(lab, store, experiments.recipes(given.recipe))
+            _status(setup, store, registry.experiments(given.experiment))
         elif given.command == "bench":
-            _bench(lab, given.case, given.output or checkout() / "bench")
+            _bench(setup, given.case, given.output or checkout() / "bench")
         elif given.command == "data":
-            _data(lab, given.download)
+            _data(setup, given.download)
         elif given.command == "publish":
-            chosen = experiments.recipes(given.recipe)
-            place = checkout() / experiments.home(chosen, lab.profile.name)
-            print(f"published to {experiments.publish(chosen, lab, store, place).folder}")
+            chosen = registry.experiments(given.experiment)
+            place = checkout() / setup.profile.name
+            results = publish(chosen, setup, store, place, registry.all_claims())
+            print(f"published to {results.folder}")
         elif given.publish:
-            _binder("book").publish()
+            _binder("build").publish()
         elif given.pdf:
-            print(f"printed to {_binder('printing').pdf()}")
+            print(f"printed to {_binder('pdf').pdf()}")
         else:
-            book, chosen = _binder("book"), experiments.recipes([])
-            experiments.run(chosen, lab, store, given.workers)
-            results = experiments.publish(chosen, lab, store, book.BUILD / "results" / lab.profile.name)
+            book, chosen = _binder("build"), registry.experiments([])
+            registry.run(chosen, setup, store, given.workers)
+            place = book.BUILD / "results" / setup.profile.name
+            results = publish(chosen, setup, store, place, registry.all_claims())
             print(f"the book lies at {book.build(results)}")
     except FmlibError as error:
         print(f"fmlib: {error}", file=sys.stderr)

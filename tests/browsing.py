@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fmlib import book, printing
-from fmlib.config import FmlibError
-from fmlib.results import PUBLISHED, Results
+from fmlib.core.errors import FmlibError
+from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.publishing import build, pdf
 
 HERE = re.compile(r"(http://127\.0\.0\.1:\d+/|file:|data:|blob:|about:)")
 
@@ -43,8 +43,8 @@ class Visit:
 def site(tmp_path_factory) -> Path:
     """The folder of the pages of the committed book, built as a reader builds them."""
     place = tmp_path_factory.mktemp("site")
-    book.lay_out(place, Results.open(PUBLISHED / book.SHOWN))
-    book.render(place)
+    build.lay_out(place, Results.open(PUBLISHED / build.SHOWN))
+    build.render(place)
     return place / "_build" / "html"
 
 
@@ -63,11 +63,11 @@ def browser() -> Iterator[Any]:
     """Chromium under Playwright; the test is skipped, with the reason, where either is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     try:
-        program = printing.chromium()
+        program = pdf.chromium()
     except FmlibError as error:
         pytest.skip(str(error))
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=printing.as_root())
+        opened = driver.chromium.launch(executable_path=program, args=pdf.as_root())
         yield opened
         opened.close()
 

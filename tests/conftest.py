@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,14 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from fmlib.config import NetworkSpec, PlantedSpec, TrainSpec
-from fmlib.data import Split, make_planted
-from fmlib.models import build
-from fmlib.runtime import BFLOAT16
-from fmlib.store import Store
-from fmlib.training import train
+from fmlib.core.config import AttackSpec, ImageMaskSpec, MaskSpec, NetworkSpec, SyntheticSpec, TrainSpec
+from fmlib.core.data import Split
+from fmlib.core.device import BFLOAT16
+from fmlib.core.models import build
+from fmlib.core.synthetic import make_synthetic
+from fmlib.core.training import train
+from fmlib.pipeline.store import Store
+from fmlib.studies.shared.profiles import PROFILES, Profile
 
 pytest_plugins = ["browsing"]
 
@@ -92,13 +96,13 @@ def look():
 
 
 @pytest.fixture(scope="session")
-def planted_spec() -> PlantedSpec:
-    return PlantedSpec(size=16, classes=3, distractors=2, train=384, validation=96)
+def planted_spec() -> SyntheticSpec:
+    return SyntheticSpec(size=16, classes=3, distractors=2, train=384, validation=96)
 
 
 @pytest.fixture(scope="session")
 def planted(planted_spec):
-    return make_planted(planted_spec)
+    return make_synthetic(planted_spec)
 
 
 @pytest.fixture(scope="session")
@@ -149,8 +153,30 @@ def random_split():
     """A factory of splits of random bytes: count, classes, side, channels."""
 
     def make(count: int = 8, classes: int = 3, size: int = 16, channels: int = 1) -> Split:
-        draws = torch.Generator().manual_seed(count + size)
-        images = torch.randint(0, 256, (count, channels, size, size), generator=draws, dtype=torch.uint8)
+        rng = torch.Generator().manual_seed(count + size)
+        images = torch.randint(0, 256, (count, channels, size, size), generator=rng, dtype=torch.uint8)
         return Split(images, torch.arange(count) % classes)
 
     return make
+
+
+CPU = torch.device("cpu")
+
+
+def small(epochs: int = 2, mask_epochs: int = 4) -> Profile:
+    """A profile of seconds: 16 px, few images, all regimes."""
+    return replace(
+        PROFILES["quick"],
+        data=SyntheticSpec(size=16, distractors=2, train=200, validation=100),
+        train=TrainSpec(epochs=epochs, batch=50, lr=5e-3, crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.15, 0.1, 2)),
+        mask=MaskSpec(lr=0.05, batch=50, epochs=mask_epochs),
+        single_mask=MaskSpec(lr=0.02, epochs=1),
+        image_mask=ImageMaskSpec(lr=0.05, epochs=40, patience=10),
+        images=0,
+        synthetic_repetitions=1,
+    )
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Relative path -> content of every file below `root`."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmlib import book, data, results
 from fmlib.cli import main
-from fmlib.config import PROFILES, FmlibError
-from fmlib.data import SELECTIONS
-from fmlib.results import Results
-from fmlib.runtime import BFLOAT16
+from fmlib.core import data
+from fmlib.core.data import SELECTIONS
+from fmlib.core.device import BFLOAT16
+from fmlib.core.errors import FmlibError
+from fmlib.pipeline import results
+from fmlib.pipeline.results import Results
+from fmlib.publishing import build
+from fmlib.studies.shared.profiles import PROFILES
 
 
 @pytest.fixture
@@ -60,8 +63,8 @@ def test_no_workers(fmlib):
 
 
 def test_a_lone_recipe_beside_others(fmlib):
-    refused(fmlib("run", "without-gpu", "networks"), "without-gpu cannot be had beside other recipes")
-    refused(fmlib("publish", "all", "without-gpu"), "without-gpu cannot be had beside other recipes")
+    refused(fmlib("run", "without-gpu", "networks"), "without-gpu cannot be had beside other experiments")
+    refused(fmlib("publish", "all", "without-gpu"), "without-gpu cannot be had beside other experiments")
 
 
 @pytest.mark.parametrize("words", [(), ("--bfloat16",)], ids=["full", "reduced"])
@@ -180,5 +183,5 @@ def test_every_profile_is_complete():
 
 
 def test_colab_cell_reads_the_address_from_the_settings():
-    assert "github.com" in book.colab_source()
-    assert "torch" not in book.colab_source().split("git+")[1]
+    assert "github.com" in build.colab_source()
+    assert "torch" not in build.colab_source().split("git+")[1]

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 
-from fmlib import controls
-from fmlib.attacks import FAMILIES, perturb
-from fmlib.bench import final_objective
-from fmlib.config import EvaluationSpec, ImageMaskSpec
-from fmlib.image_lab import predictions
-from fmlib.masks import learn_masks
-from fmlib.runtime import generator
-from fmlib.training import train
+from fmlib.core import controls
+from fmlib.core.attacks import FAMILIES, perturb
+from fmlib.core.config import EvaluationSpec, ImageMaskSpec
+from fmlib.core.device import generator
+from fmlib.core.evaluation import predictions
+from fmlib.core.masks import learn_masks
+from fmlib.core.training import train
+from fmlib.studies.what_it_costs.benchmark import final_objective
 
 pytestmark = [
     pytest.mark.cuda,
@@ -45,7 +45,7 @@ def test_attacks_run_on_the_device(trained, planted, family):
 
 def test_controls_are_drawn_on_the_device():
     sets = torch.rand(4, 16, 9, device="cuda") < 0.2
-    drawn = controls.matched(sets, generator(0, "sets", "cuda"))
+    drawn = controls.matched_control(sets, generator(0, "sets", "cuda"))
     assert drawn.flatten(1).sum(1).tolist() == sets.flatten(1).sum(1).tolist()
 
 

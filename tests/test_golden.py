@@ -1,37 +1,48 @@
-"""What a rebuilding must not change: the key of every task, and every published number."""
+"""What the layout of the code must not change: the key of every task, and every published number."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 
-from fmlib import experiments, lab, results
-from fmlib.config import profile
-from fmlib.lab import Lab
+from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.studies import registry
+from fmlib.studies.shared import setup
+from fmlib.studies.shared.profiles import profile
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = json.loads((GOLDEN / "task_keys.json").read_text())
+#: Claims about people, whose numbers are those of a control now.
+MOVED = {
+    "F5.unrecognisable": "C.other_network.masked",
+    "F5.complement_recognisable": "C.other_network.complement",
+}
 
 
 @pytest.mark.parametrize("name", ["quick", "laptop", "paper"])
 def test_every_task_keeps_its_key(name, monkeypatch):
-    usual = lab.source_fingerprint
+    original = setup.source_fingerprint
     monkeypatch.setattr(
-        lab, "source_fingerprint", lambda spec, root: usual(spec, root) if spec.source == "planted" else KEYS["files"]
+        setup,
+        "source_fingerprint",
+        lambda spec, root: KEYS["files"] if root is None and spec.source != "planted" else original(spec, root),
     )
     if name != "quick":
-        monkeypatch.setattr(Lab, "counts", KEYS["counts"])
-    made = Lab(profile(name), 0, torch.device("cpu"))
-    for recipe, keys in KEYS[name].items():
-        tree = [job.key for job in experiments.RECIPES[recipe].tree(made)]
-        assert set(tree) <= set(keys) if (name, recipe) == ("paper", "architectures") else tree == keys
+        monkeypatch.setattr(setup.Setup, "counts", KEYS["counts"])
+    made = setup.Setup(profile(name), 0, torch.device("cpu"))
+    found = {task.key for experiment in registry.experiments() for task in experiment.tree(made)}
+    assert found == set(chain.from_iterable(KEYS[name].values()))
 
 
-@pytest.mark.parametrize(("name", "folder"), [("laptop", "laptop"), ("paper", "paper-without-gpu")])
-def test_every_published_number_stays(name, folder):
+@pytest.mark.parametrize("name", ["laptop", "paper"])
+def test_every_published_number_stays(name):
     expected = json.loads((GOLDEN / f"claims_{name}.json").read_text())
-    found = {row["id"]: row for row in results.Results.open(results.PUBLISHED / folder).claims()}
-    assert list(found) == list(expected)
+    found = {row["id"]: row for row in Results.open(PUBLISHED / name).claims()}
+    columns = ("published", "value", "low", "high", "n", "unit")
     for identity, numbers in expected.items():
-        assert {column: found[identity][column] for column in numbers} == numbers
+        row = found[MOVED.get(identity, identity)]
+        assert {column: row[column] for column in columns} == {column: numbers[column] for column in columns}, identity
+    for identity in found.keys() - expected.keys() - set(MOVED.values()):
+        assert found[identity]["verdict"] == "not computed"

@@ -1,0 +1,172 @@
+"""Learning Fourier masks: the few frequencies that keep a network's loss.
+
+For a frozen network f and a mask M on the spectrum of its input, M(x) = centre + irfft2(M * rfft2(x - centre)), the
+mask minimises
+
+    J_k(M_k) = mean over its images of g(L(f(M_k(x)), y) - L(f(x), y)) + penalty * mean(M_k),    g(d) = exp(d^2)
+
+with every entry of M_k clamped to [0, 1]. This is equation 2 of Karantzas et al. (2022), with lambda over the L1 norm
+of the all-ones mask as the penalty, as in the authors' code. Dataset, class and image masks differ only by the index
+that maps an image to its mask: one mask for all images, one per class, or one per image. The masks are independent
+problems, summed over k.
+
+**Clipping.** exp(d^2) overflows float32 at |d| = 9.4, and long before that one step with a huge gradient inflates
+Adam's second moment so that the mask stops moving. Beyond |d| = clip, g continues as its tangent: it stays convex and
+once differentiable, its slope is at most 2 * clip * exp(clip^2), and it equals the paper's objective wherever
+|d| <= clip. `Masks.history["clipped"]` records the share of clipped images, and a non-finite value stops the run.
+
+**Frequency maps**, essential and adversarial, have another objective: see frequency_maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fmlib.core.config import FrequencyMapSpec, MaskSpec
+from fmlib.core.device import Checkpoint, frozen, full_precision, keep_freed_memory
+from fmlib.core.errors import require
+from fmlib.core.evaluation import check_classifier, evaluate
+from fmlib.core.mask_optimizer import Epoch, Fit, Objective, Problem
+from fmlib.core.spectra import full_plane, l1_share
+
+
+def clipped_exp_square(difference: Tensor, clip: float) -> Tensor:
+    """g(d) = exp(d^2) up to |d| = clip, and its tangent beyond (see the module's docstring). Same shape as d."""
+    size, top = difference.abs(), math.exp(clip**2)
+    inside = size <= clip
+    tangent = top + 2 * clip * top * (size - clip)
+    return torch.where(inside, torch.exp(torch.where(inside, size, 0) ** 2), tangent)
+
+
+class Invariance:
+    """The objective of the module's docstring, and the stop rule of `learn_masks`."""
+
+    mask_shape: Sequence[int] = ()  # one mask for all channels
+    window = 1
+    share = staticmethod(l1_share)
+
+    def __init__(self, spec: MaskSpec, image_shape: torch.Size, unmasked: Tensor) -> None:
+        """image_shape: (C, H, W); unmasked: (K,) accuracy on each mask's images without the mask."""
+        self.spec, self.weight, self.min_accuracy = spec, spec.penalty, spec.min_accuracy_ratio * unmasked
+
+    def cost(self, losses: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """g(d) from the losses with and without mask, and whether |d| exceeds the clip: (N,) each."""
+        difference = losses - reference
+        return clipped_exp_square(difference, self.spec.clip), difference.detach().abs() > self.spec.clip
+
+    def is_stable(self, epoch: Epoch) -> Tensor:
+        """Whether share and invariance cost changed by at most their tolerances, at sufficient accuracy: (A,) bool."""
+        metrics = epoch.metrics
+        loss_change = (metrics["invariance"] - epoch.earlier["invariance"][:, -1]).abs()
+        share_change = (metrics["l1_share"] - epoch.initial_share).abs()
+        loss_stable = (loss_change <= self.spec.loss_tol) | (epoch.epoch == 0)
+        accurate = metrics["kept"] >= self.min_accuracy[epoch.index]
+        return (share_change <= self.spec.share_tol) & loss_stable & accurate
+
+
+@dataclass
+class Masks:
+    """Learned masks and the history of their fit.
+
+    Attributes:
+        half: the masks as half planes in [0, 1], (K, H, W // 2 + 1); frequency maps (K, C, H, W // 2 + 1).
+        width: W of the images.
+        converged: (K,) bool, whether the stop rule was met.
+        epochs: (K,) epochs that each mask took.
+        history: name -> (epochs, K): "invariance" (mean of g, or of the cross-entropy for frequency maps),
+            "l1_share", "kept" (share of images predicted as their label) and "clipped" (share of clipped images).
+            A mask that has stopped keeps its last values.
+    """
+
+    half: Tensor
+    width: int
+    converged: Tensor
+    epochs: Tensor
+    history: dict[str, Tensor]
+
+    def full(self) -> Tensor:
+        """The masks over the whole plane: (K, H, W) or (K, C, H, W), DC at (0, 0)."""
+        return full_plane(self.half, self.width)
+
+
+def learn_masks(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    spec: MaskSpec | FrequencyMapSpec,
+    *,
+    seed: int,
+    objective: Callable[[Any, torch.Size, Tensor], Objective] = Invariance,
+    centre: float = 0.0,
+    batch_size: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = True,
+) -> Masks:
+    """Learn K masks at once, mask `index[i]` from image i, by the objective of the module's docstring.
+
+    An epoch has as many steps as show the largest mask each of its images once; masks of fewer images see theirs more
+    often. A mask stops after `spec.patience` consecutive epochs in which its L1 share changed by at most
+    `spec.share_tol` and its invariance cost by at most `spec.loss_tol`, while it kept at least
+    `spec.min_accuracy_ratio` of the unmasked accuracy. Where networks run in bfloat16, they do so here only if the stop
+    rule ignores the cost (`spec.loss_tol` is infinite, as for dataset masks): rounding changes the cost at every step.
+
+    Args:
+        model: a classifier that returns logits (B, classes).
+        images: pixels (N, C, H, W) in [0, 1].
+        labels: (N,) targets; for image masks the network's own predictions.
+        index: (N,) in 0..K-1; every mask needs at least one image.
+        spec: penalty, optimiser and stop rule.
+        seed: of the order in which each mask sees its images.
+        objective: made from `spec`, the shape of an image and the unmasked accuracies (K,);
+            `frequency_maps.FrequencyMaps` for frequency maps.
+        centre: gray level about which the filter acts, the mean that the network subtracts (`spectra.apply_mask`).
+        batch_size: active masks at a time (default: as many as `device.memory_budget` holds).
+        checkpoint: where the fit saves its state, and from which it resumes.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        The masks with their history.
+
+    Raises:
+        FmlibError: inputs do not fit together, or a value is not finite.
+    """
+    require(len(images) > 0, "there are no images to learn a mask from")
+    require(len(images) == len(labels) == len(index), "images, labels and index must have the same length")
+    require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+    check_classifier(model, images, int(labels.max()) + 1)
+    members = [torch.nonzero(index == k).flatten() for k in range(int(index.max()) + 1)]
+    require(
+        int(index.min()) >= 0 and all(len(m) for m in members),
+        "every mask needs at least one image: number the masks 0..K-1 without gaps",
+    )
+
+    keep_freed_memory()
+    with frozen(model), full_precision() if spec.loss_tol < math.inf else nullcontext():
+        reference, correct = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
+        unmasked = torch.stack([correct[m].float().mean() for m in members])
+        goal = objective(spec, images.shape[1:], unmasked)
+        problem = Problem(model, images, centre, labels, members, reference, spec, goal, seed)
+        fit = Fit(problem, batch_size or problem.default_batch_size())
+        state = checkpoint.load() if checkpoint else None
+        if state:
+            fit.restore(state)
+        title = f"{len(members)} mask{'s' * (len(members) > 1)}"
+        with tqdm(total=len(members), desc=title, unit="mask", disable=not progress) as bar:
+            active = fit.refill()
+            while active:
+                fit.step()
+                active = fit.refill()
+                bar.update(fit.finished - bar.n)
+                bar.set_postfix(fit.last())
+                if active and checkpoint and checkpoint.due():
+                    checkpoint.save(fit.state())
+    return Masks(fit.half.to(images.device), images.shape[-1], fit.converged, fit.epochs, fit.history())

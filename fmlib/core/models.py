@@ -1,0 +1,116 @@
+"""Classifiers whose input is [0,1] pixels: torchvision's VGG11-BN and ResNet18, and small ones of both kinds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from fmlib.core.config import NetworkSpec
+from fmlib.core.device import global_rng, keep_freed_memory
+from fmlib.core.errors import require
+from fmlib.core.spectra import apply_mask
+
+
+class Normalized(nn.Module):
+    """A network with its normalisation inside: pixels (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+
+    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.network = network
+        self.mean, self.std = mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        return self.network((images - self.mean) / self.std)
+
+
+class Masked(nn.Module):
+    """A network that sees its images through a half mask (H, W // 2 + 1), or through one each (B, H, W // 2 + 1)."""
+
+    def __init__(self, network: nn.Module, mask: Tensor, centre: float) -> None:
+        super().__init__()
+        self.network, self.mask, self.centre = network, mask, centre
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of the filtered images, pixels (B, C, H, W) in [0, 1]; see spectra.apply_mask."""
+        return self.network(apply_mask(images, self.mask, self.centre))
+
+
+def vgg(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
+    """A small VGG: per width a 3x3 convolution, 2x2 maximum, batch norm and ReLU; then the mean and a linear layer.
+
+    The maximum comes before batch norm and ReLU, which then cost a quarter. The last layer keeps its resolution.
+    """
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(itertools.pairwise((channels, *widths)), 1):
+        pool = nn.MaxPool2d(2) if number < len(widths) else nn.Identity()
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), pool, nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def tiny_vgg(channels: int, classes: int) -> nn.Module:
+    """Three layers, about 24 thousand weights: for planted frequencies at 32 px."""
+    return vgg(channels, classes, (16, 32, 64))
+
+
+def small_vgg(channels: int, classes: int) -> nn.Module:
+    """Five layers, about 0.3 million weights: for photographs at 64 px on a CPU."""
+    return vgg(channels, classes, (16, 32, 64, 128, 192))
+
+
+def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
+    """A small ResNet: a 3x3 convolution of stride 2, one of torchvision's basic blocks per width, mean, linear layer.
+
+    Every block but the first halves the resolution.
+    """
+    stem = [nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    blocks: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
+    for before, after in itertools.pairwise(widths):
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after))
+        blocks.append(BasicBlock(before, after, 2, shortcut))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def tiny_resnet(channels: int, classes: int) -> nn.Module:
+    """Three blocks, about 80 thousand weights: for planted frequencies at 32 px."""
+    return resnet(channels, classes, (16, 32, 64))
+
+
+def small_resnet(channels: int, classes: int) -> nn.Module:
+    """Four blocks, about 0.3 million weights: for photographs at 64 px on a CPU."""
+    return resnet(channels, classes, (16, 32, 64, 128))
+
+
+def vgg11_bn(channels: int, classes: int) -> nn.Module:
+    """torchvision's VGG11 with batch norm, its first convolution for `channels` input channels."""
+    network = torchvision.models.vgg11_bn(num_classes=classes)
+    network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
+    return network
+
+
+def resnet18(channels: int, classes: int) -> nn.Module:
+    """torchvision's ResNet18, its first convolution for `channels` input channels."""
+    network = torchvision.models.resnet18(num_classes=classes)
+    network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
+    network.__name__: network for network in (tiny_vgg, small_vgg, vgg11_bn, tiny_resnet, small_resnet, resnet18)
+}
+
+
+def build(spec: NetworkSpec, seed: int) -> Normalized:
+    """A freshly initialised network; the same spec and seed give the same weights. Unknown names raise `FmlibError`."""
+    require(
+        spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}"
+    )
+    keep_freed_memory()
+    with global_rng(seed, "initial weights"):
+        network = ARCHITECTURES[spec.architecture](spec.channels, spec.classes)
+    return Normalized(network, spec.mean, spec.std).to(memory_format=torch.channels_last)

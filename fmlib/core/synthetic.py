@@ -1,0 +1,75 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fmlib.core.config import SyntheticSpec
+from fmlib.core.data import Dataset, Split
+from fmlib.core.device import generator
+from fmlib.core.errors import require
+
+
+def synthetic_tones(spec: SyntheticSpec, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Frequencies (row, column) of the class tones (classes, 2) and of the distractors (distractors, 2).
+
+    All differ, stay off DC, off the axes and below Nyquist, and none is the mirror of another.
+    """
+    reach = spec.size // 2 - 2
+    grid = torch.cartesian_prod(torch.arange(-reach, reach + 1), torch.arange(1, reach + 1))
+    grid = grid[(grid[:, 0] != 0) & (grid.float().norm(dim=1) >= 3)]
+    order = torch.randperm(len(grid), generator=generator(seed, "planted tones"))
+    wanted = spec.classes + spec.distractors
+    require(
+        wanted <= len(grid), f"{wanted} tones do not fit into {spec.size} px: take fewer distractors or larger images"
+    )
+    chosen = grid[order[:wanted]]
+    return chosen[: spec.classes], chosen[spec.classes :]
+
+
+def tone_mask(tones: Tensor, size: int) -> Tensor:
+    """The full mask (size, size) that is 1 at `tones` (n, 2) and their mirrors, else 0."""
+    mask = torch.zeros(size, size)
+    for row, column in tones.tolist():
+        mask[row % size, column % size] = mask[-row % size, -column % size] = 1
+    return mask
+
+
+def _waves(tones: Tensor, size: int, phases: Tensor) -> Tensor:
+    """cos(2 pi f . r + phase): tones (n, 2), phases (n,) -> (n, size, size)."""
+    rows = torch.arange(size)[:, None] / size
+    columns = torch.arange(size)[None, :] / size
+    turns = tones[:, 0, None, None] * rows + tones[:, 1, None, None] * columns
+    return torch.cos(2 * math.pi * turns + phases[:, None, None])
+
+
+def make_synthetic(spec: SyntheticSpec, seed: int = 0) -> Dataset:
+    """Images 1/2 + noise + class tone + distractors, clipped to [0, 1], uint8 (N, 1, size, size), random phases.
+
+    Whatever the class, the noise has a strength of its own in every image, uniform from 0, and each distractor is
+    absent from half of the images: they say nothing of the class, and an image without them is nothing new.
+    """
+    tones, distractors = synthetic_tones(spec, seed)
+    falloff = torch.fft.rfftfreq(spec.size) * spec.size
+    rows = torch.fft.fftfreq(spec.size) * spec.size
+    envelope = 1 / torch.hypot(rows[:, None], falloff[None, :]).clamp_min(1)
+
+    def split(count: int, name: str) -> Split:
+        rng = generator(seed, f"planted {name}")
+        labels = torch.arange(count) % spec.classes
+        white = torch.randn(count, spec.size, spec.size, generator=rng)
+        noise = torch.fft.irfft2(torch.fft.rfft2(white) * envelope, s=(spec.size, spec.size))
+        levels = spec.noise * torch.rand(count, 1, 1, generator=rng)
+        images = 0.5 + levels * noise / noise.std((1, 2), keepdim=True)
+        images += spec.amplitude * _waves(tones[labels], spec.size, 2 * math.pi * torch.rand(count, generator=rng))
+        for distractor in distractors:
+            phases = 2 * math.pi * torch.rand(count, generator=rng)
+            heights = spec.amplitude * (2 * torch.rand(count, 1, 1, generator=rng) - 1).clamp_min(0)
+            images += heights * _waves(distractor.expand(count, 2), spec.size, phases)
+        return Split((images.clamp(0, 1) * 255).round().to(torch.uint8)[:, None], labels)
+
+    names = [f"tone ({row}, {column})" for row, column in tones.tolist()]
+    return Dataset(split(spec.train, "train"), split(spec.validation, "validation"), names)

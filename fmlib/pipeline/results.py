@@ -1,0 +1,111 @@
+"""Folders of results: what `fmlib publish` writes and every chapter reads.
+
+`<folder>/manifest.json` names the profile, the seed, the tasks' keys and each file's SHA-256; beside it lie tables
+(`*.csv`), arrays (`*.npz`), weights (`*.safetensors`) and `claims.json`. No torch is needed to read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fmlib.core.errors import FmlibError, require
+
+
+class NotComputed(FmlibError):
+    """A published folder does not hold what is asked of it: its experiment, or a part, has not been computed."""
+
+
+class Arrays(dict[str, np.ndarray]):
+    """Named arrays; a name that is absent raises `NotComputed`."""
+
+    def __init__(self, file: str, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__(arrays)
+        self.file = file
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise NotComputed(f"{self.file} has no array {name!r}: it was not computed")
+
+
+#: The published folders, one a profile: `data/results/` of a checkout, which an installed package carries inside.
+PUBLISHED = (Path(__file__).parents[1] / "published").resolve()
+
+
+def checkout() -> Path:
+    """`PUBLISHED`, to be written to; raises `FmlibError` in an installed package, which is only read."""
+    inside = PUBLISHED.name == "results"
+    require(inside, "this needs a checkout of the project: clone it, and install it by 'make book'")
+    return PUBLISHED
+
+
+@dataclass
+class Results:
+    """Tables, arrays and claims of one profile and seed, each file checked against the manifest when read."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Results:
+        """The results in `folder`; raises `FmlibError` if there are none or the manifest is damaged."""
+        path = folder / "manifest.json"
+        require(path.exists(), f"no results in {folder}: run 'fmlib run all' and 'fmlib publish' first")
+        try:
+            manifest = json.loads(path.read_text())
+            manifest["profile"], manifest["files"], manifest["experiments"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FmlibError(f"{path} is damaged: publish the results again") from error
+        return cls(folder, manifest)
+
+    @property
+    def profile(self) -> str:
+        """The profile these results were computed at."""
+        return self.manifest["profile"]
+
+    def content(self, name: str) -> bytes:
+        """A file's bytes, checked; raises `FmlibError` if it is missing, unlisted or cut short."""
+        path = self.folder / name
+        if name not in self.manifest["files"]:
+            raise NotComputed(f"{self.folder} holds no {name}: its experiment was not published")
+        require(path.exists(), f"{path} is missing: publish the results again")
+        content = path.read_bytes()
+        whole = hashlib.sha256(content).hexdigest() == self.manifest["files"][name]
+        require(whole, f"{path} does not match its checksum (cut short or edited): publish the results again")
+        return content
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `<name>.csv`."""
+        return pd.read_csv(io.BytesIO(self.content(f"{name}.csv")))
+
+    def arrays(self, name: str) -> Arrays:
+        """The arrays `<name>.npz`."""
+        with np.load(io.BytesIO(self.content(f"{name}.npz")), allow_pickle=False) as opened:
+            return Arrays(f"{name}.npz", dict(opened))
+
+    def claims(self) -> list[dict[str, Any]]:
+        """The rows of `claims.json`."""
+        return json.loads(self.content("claims.json"))
+
+    def claim(self, identity: str) -> dict[str, Any]:
+        """The row of one claim; raises `FmlibError` for an unknown one."""
+        for row in self.claims():
+            if row["id"] == identity:
+                return row
+        raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")
+
+
+def benchmarks() -> list[str]:
+    """The names of the devices that `fmlib bench` has measured."""
+    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json"))
+
+
+def benchmark(device: str) -> dict[str, Any]:
+    """What `fmlib bench` has measured on a device: the JSON object of bench.measure."""
+    return json.loads((PUBLISHED / "bench" / f"{device}.json").read_text())

@@ -1,0 +1,247 @@
+"""Common corruptions at five severities, batched on the device, and where in the spectrum they act.
+
+Each is a function of pixels (B, C, H, W) in [0, 1], gray or RGB, a severity from 1 to 5 and a generator on the images'
+device, to pixels of the same shape in [0, 1]. Kinds and severities are those of Tiny ImageNet-C, which is made for
+64 px (Hendrycks and Dietterich, 2019), but for elastic; lengths scale with the side of the image. Left out are frost,
+which needs pictures, saturate, which gray images do not show, snow, glass blur and spatter. Fog is spectral noise of
+the same roughness, not diamond-square; motion blur is symmetric; brightness adds to all channels alike.
+
+They are ours but for torchvision's normal blur and Pillow's JPEG: imagecorruptions does not run with today's
+scikit-image, and what kornia and torchvision have are augmentations without these severities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from io import BytesIO
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
+from torchvision.transforms.v2.functional import gaussian_blur as blur
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from fmlib.core.errors import require
+from fmlib.core.jacobian import jafr_statistic
+from fmlib.core.spectra import apply_mask, full_plane, low_share, mean_amplitude, mean_radius, radius
+
+
+def gaussian_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Normal noise, white."""
+    deviation = (0.04, 0.08, 0.12, 0.15, 0.18)[severity - 1]
+    return (images + deviation * _normal(images, rng)).clamp(0, 1)
+
+
+def shot_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Poisson noise of a count of photons."""
+    photons = (250, 100, 50, 30, 15)[severity - 1]
+    return (torch.poisson(images * photons, rng) / photons).clamp(0, 1)
+
+
+def impulse_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A share of the values turned black or white."""
+    share = (0.01, 0.02, 0.05, 0.08, 0.14)[severity - 1]
+    chance = _uniform(images, rng, 0, 1)
+    return images.masked_fill(chance < share / 2, 0.0).masked_fill(chance > 1 - share / 2, 1.0)
+
+
+def speckle_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Normal noise in proportion to the pixel."""
+    deviation = (0.15, 0.2, 0.25, 0.3, 0.35)[severity - 1]
+    return (images + images * deviation * _normal(images, rng)).clamp(0, 1)
+
+
+def gaussian_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A normal kernel."""
+    return _blurred(images, (0.5, 0.75, 1, 1.25, 1.5)[severity - 1] * _scale(images)).clamp(0, 1)
+
+
+def defocus_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A disc of radius r, by its transfer function 2 J1(u) / u, u = 2 pi r f, which knows parts of a pixel."""
+    size = (0.5, 1, 1.5, 2.5, 3)[severity - 1] * _scale(images)
+    margin = math.ceil(2 * size)
+    padded = pad(images, [margin] * 4, mode="reflect")
+    rows, columns = (torch.fft.fftfreq(side) for side in padded.shape[-2:])  # cycles a pixel
+    u = 2 * math.pi * size * torch.hypot(rows[:, None], columns[: len(columns) // 2 + 1]).clamp_min(1e-6)
+    filtered = apply_mask(padded, (2 * torch.special.bessel_j1(u) / u).to(images))
+    return filtered[..., margin:-margin, margin:-margin].clamp(0, 1)
+
+
+def motion_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A normal kernel along a line within 45 degrees of the horizontal, of another angle for each image."""
+    reach, deviation = ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3))[severity - 1]
+    turn = _uniform(images[:, :1, :1, :1], rng, -math.pi / 4, math.pi / 4)
+    along = torch.cat((torch.cos(turn), torch.sin(turn)), -1) * 2 / 64  # (B, 1, 1, 2), a 64th of the side
+    place = torch.arange(-reach, reach + 1)
+    weight = torch.exp(-((place / deviation) ** 2) / 2)
+    total = torch.zeros_like(images)
+    for step, share in zip(place.tolist(), (weight / weight.sum()).tolist(), strict=True):
+        total += share * _sampled(images, _zoomed(images, 1) + step * along)
+    return total.clamp(0, 1)
+
+
+def zoom_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """The mean of the image and of its enlargements by 0, 1, 2, ... percent."""
+    most = (5, 10, 15, 20, 25)[severity - 1]
+    total = images.clone()
+    for percent in range(most + 1):
+        total += _sampled(images, _zoomed(images, 1 + percent / 100))
+    return (total / (most + 2)).clamp(0, 1)
+
+
+def fog(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A rough bright layer, the whole then dimmed to the old maximum.
+
+    Diamond-square noise whose height falls by a factor d with each halving of the step has amplitudes that fall as
+    f^-(1 + log2 d); the layer is noise of that spectrum, scaled to [0, 1].
+    """
+    height, decay = ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75))[severity - 1]
+    rows, columns = images.shape[-2:]
+    envelope = radius(rows, columns)[:, : columns // 2 + 1].to(images).clamp_min(1) ** -(1 + math.log2(decay))
+    envelope[0, 0] = 0
+    layer = torch.fft.irfft2(torch.fft.rfft2(_normal(images[:, :1], rng)) * envelope, s=(rows, columns))
+    layer -= layer.amin((2, 3), keepdim=True)
+    layer /= layer.amax((2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    return ((images + height * layer) * brightest / (brightest + height)).clamp(0, 1)
+
+
+def brightness(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """A constant added."""
+    return (images + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]).clamp(0, 1)
+
+
+def contrast(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Each channel drawn together towards its mean."""
+    factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
+    return images.mean((2, 3), keepdim=True).lerp(images, factor)
+
+
+def pixelate(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Fewer pixels, each the mean of an area, and back."""
+    share, size = (0.9, 0.8, 0.7, 0.6, 0.5)[severity - 1], images.shape[-2:]
+    down, across = (_areas(side, int(side * share)).to(images) for side in size)
+    return interpolate(down @ images @ across.T, list(size), mode="nearest-exact").clamp(0, 1)
+
+
+def jpeg(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Eight-bit JPEG and back, on the CPU, by Pillow: torchvision's is to be removed."""
+    quality, decoded = (65, 58, 50, 40, 25)[severity - 1], []
+    for image in (images * 255).round().to("cpu", torch.uint8):
+        file = BytesIO()
+        to_pil_image(image).save(file, "JPEG", quality=quality)
+        decoded.append(pil_to_tensor(Image.open(file)))
+    return torch.stack(decoded).to(images) / 255
+
+
+def elastic(images: Tensor, severity: int, rng: Generator) -> Tensor:
+    """Every pixel shifted along both axes by noise that is smooth over three pixels; the spread of the shifts is ours.
+
+    That of Tiny ImageNet-C comes with a random affine map, which outweighs it and weakens with severity.
+    """
+    shift = (0.3, 0.5, 0.8, 1.1, 1.5)[severity - 1] * _scale(images)  # pixels, root mean square
+    count, _, rows, columns = images.shape
+    noise = _blurred(_normal(images.new_empty(count, 2, rows, columns), rng), 3 * _scale(images))
+    noise = noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt() * 2 * shift / columns
+    return _sampled(images, _zoomed(images, 1) + noise.permute(0, 2, 3, 1))
+
+
+#: Name -> corruption.
+CORRUPTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
+    one.__name__.replace("_", " "): one
+    for one in (
+        gaussian_noise,
+        shot_noise,
+        impulse_noise,
+        speckle_noise,
+        gaussian_blur,
+        defocus_blur,
+        motion_blur,
+        zoom_blur,
+        fog,
+        brightness,
+        contrast,
+        pixelate,
+        jpeg,
+        elastic,
+    )
+}
+
+
+def corrupt(images: Tensor, name: str, severity: int, rng: Generator) -> Tensor:
+    """Corrupted pixels (B, C, H, W); raises `FmlibError` for an unknown name, severity, or pixels outside [0, 1]."""
+    require(name in CORRUPTIONS, f"unknown corruption {name!r}: choose one of {', '.join(CORRUPTIONS)}")
+    require(severity in range(1, 6), f"a severity is 1, 2, 3, 4 or 5, not {severity}")
+    require(bool(((images >= 0) & (images <= 1)).all()), "corruptions need pixels in [0, 1]")
+    return CORRUPTIONS[name](images, severity, rng)
+
+
+def band_noise(images: Tensor, low: float, high: float, norm: float, rng: Generator) -> Tensor:
+    """Normal noise of the images' shape (B, C, H, W) at low <= radius < high cycles an image, l2 norm `norm` each.
+
+    The clean control of a corruption: add it, and clamp. Raises `FmlibError` for a band without frequencies.
+    """
+    rows, columns = images.shape[-2:]
+    distance = radius(rows, columns)[:, : columns // 2 + 1].to(images.device)
+    band = (distance >= low) & (distance < high)
+    require(bool(band.any()), f"no frequency of {rows} x {columns} images lies at radius {low} to {high}")
+    noise = torch.fft.irfft2(torch.fft.rfft2(_normal(images, rng)) * band, s=(rows, columns))
+    return norm * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+class Frequencies(NamedTuple):
+    """Where in the spectrum a corruption acts, by the mean of |rfft2| of what it changes."""
+
+    amplitude: Tensor  # (H, W // 2 + 1)
+    mean_radius: float  # the centre of its energy, as a fraction of the corner's radius
+    low_share: float  # of its energy, at radii below a third of the corner's
+    statistic: float  # JaFR's S, as Chan et al. (2022) order corruptions: see jacobian.jafr_statistic
+
+
+def frequencies(images: Tensor, corrupted: Tensor) -> Frequencies:
+    """The spectrum of corrupted - images, both (B, C, H, W)."""
+    amplitude = mean_amplitude(corrupted - images)
+    whole = full_plane(amplitude, images.shape[-1])
+    return Frequencies(
+        amplitude, float(mean_radius(whole**2)), float(low_share(whole)), float(jafr_statistic(amplitude))
+    )
+
+
+def _normal(like: Tensor, rng: Generator) -> Tensor:
+    return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def _uniform(like: Tensor, rng: Generator, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(like.shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def _scale(images: Tensor) -> float:
+    """Pixels of these images to one of 64."""
+    return images.shape[-1] / 64
+
+
+def _blurred(images: Tensor, deviation: float) -> Tensor:
+    """Under a normal kernel of four deviations either way, as far as reflection at the border goes."""
+    reach = min(math.ceil(4 * deviation), min(images.shape[-2:]) - 1)
+    return blur(images, [2 * reach + 1] * 2, [deviation] * 2)
+
+
+def _areas(many: int, few: int) -> Tensor:
+    """The matrix (few, many) that takes `many` pixels to their means over `few` equal lengths."""
+    edges, pixel = torch.arange(few + 1)[:, None] * many / few, torch.arange(many)
+    overlap = torch.minimum(edges[1:], pixel + 1) - torch.maximum(edges[:-1], pixel)
+    return overlap.clamp_min(0) * few / many
+
+
+def _zoomed(images: Tensor, factor: float) -> Tensor:
+    """The grid (B, H, W, 2) in [-1, 1]^2 at which images are enlarged about their centre."""
+    affine = torch.eye(2, 3, device=images.device, dtype=images.dtype) / factor
+    return affine_grid(affine.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+
+
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """Images at the places of a grid (B, H, W, 2) in [-1, 1]^2, bilinear, reflected at the border."""
+    return grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -1,0 +1,373 @@
+"""Laws of filters, half planes and band energies."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmlib.core import spectra
+from fmlib.core.augment import warp
+from fmlib.core.errors import FmlibError
+
+sides = st.integers(2, 12)
+odd_sides = st.integers(1, 6).map(lambda n: 2 * n + 1)
+seeds = st.integers(0, 2**32)
+quarter_bands = st.integers(1, 16).map(lambda n: 4 * n)
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def reflect(full: torch.Tensor) -> torch.Tensor:
+    """M(-f), by index arithmetic."""
+    rows = -torch.arange(full.shape[-2]) % full.shape[-2]
+    columns = -torch.arange(full.shape[-1]) % full.shape[-1]
+    return full[..., rows[:, None], columns[None, :]]
+
+
+def quarter_turn(full: torch.Tensor) -> torch.Tensor:
+    """The mask whose value at (row, column) = (c, -r) is the given one's at (r, c): every angle grows by 90 degrees."""
+    side = full.shape[-1]
+    turned = torch.empty_like(full)
+    index = torch.arange(side)
+    rows, columns = torch.meshgrid(index, index, indexing="ij")
+    turned[..., columns, -rows % side] = full[..., rows, columns]
+    return turned
+
+
+# ------------------------------------------------------------------------------------------------- filtering
+
+
+@given(sides, sides, st.integers(1, 3), seeds)
+def test_identity_mask_returns_the_image(height, width, channels, seed):
+    images = draw(seed, 2, channels, height, width)
+    ones = torch.ones(height, width // 2 + 1, dtype=torch.float64)
+    torch.testing.assert_close(spectra.apply_mask(images, ones), images)
+
+
+@given(sides, sides, st.integers(1, 3), seeds)
+def test_a_mask_a_channel_filters_each_by_its_own(height, width, channels, seed):
+    images, masks = draw(seed, 2, channels, height, width), draw(seed + 1, 2, channels, height, width // 2 + 1)
+    found = spectra.apply_mask(images, masks, 0.3)
+    for channel in range(channels):
+        one = spectra.apply_mask(images[:, channel : channel + 1], masks[:, channel], 0.3)
+        torch.testing.assert_close(found[:, channel : channel + 1], one)
+
+
+def test_masks_of_another_number_of_channels_are_refused():
+    with pytest.raises(FmlibError, match="2 channels does not fit images of 3"):
+        spectra.apply_mask(torch.zeros(1, 3, 8, 8), torch.ones(1, 2, 8, 5))
+
+
+@given(sides, sides, seeds)
+def test_half_plane_filters_exactly_as_the_real_part_of_the_full_filter(height, width, seed):
+    images, mask = draw(seed, 2, 3, height, width), draw(seed + 1, height, width)
+    expected = torch.fft.ifft2(mask * torch.fft.fft2(images)).real
+    torch.testing.assert_close(spectra.apply_mask(images, spectra.half_plane(mask)), expected)
+
+
+@given(sides, sides, seeds)
+def test_one_mask_an_image_filters_each_image_by_its_own(height, width, seed):
+    images, masks = draw(seed, 3, 2, height, width), draw(seed + 1, 3, height, width // 2 + 1)
+    together = spectra.apply_mask(images, masks)
+    alone = torch.cat([spectra.apply_mask(images[i : i + 1], masks[i]) for i in range(3)])
+    torch.testing.assert_close(together, alone)
+
+
+@given(sides, sides, seeds)
+def test_filtering_by_a_spectrum_equals_filtering_the_image(height, width, seed):
+    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+    filtered = spectra.filter_spectrum(torch.fft.rfft2(images), mask, (height, width))
+    torch.testing.assert_close(filtered, spectra.apply_mask(images, mask))
+
+
+@given(sides, sides, seeds, st.floats(-1, 2))
+def test_filtering_about_a_centre_shifts_the_gray_level_and_back(height, width, seed, centre):
+    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+    expected = centre + spectra.apply_mask(images - centre, mask)
+    torch.testing.assert_close(spectra.apply_mask(images, mask, centre), expected)
+    empty = spectra.apply_mask(images, 0 * mask, centre)
+    torch.testing.assert_close(empty, torch.full_like(images, centre))
+
+
+@given(sides, sides, seeds, st.floats(-1, 2))
+def test_centre_does_not_matter_to_a_mask_that_keeps_dc(height, width, seed, centre):
+    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+    mask[0, 0] = 1
+    torch.testing.assert_close(spectra.apply_mask(images, mask, centre), spectra.apply_mask(images, mask))
+
+
+@given(sides, sides, seeds)
+def test_zero_mask_leaves_nothing_and_dc_leaves_the_mean(height, width, seed):
+    images = draw(seed, 2, 1, height, width)
+    mask = torch.zeros(height, width // 2 + 1, dtype=torch.float64)
+    assert spectra.apply_mask(images, mask).abs().max() == 0
+    mask[0, 0] = 1
+    torch.testing.assert_close(spectra.apply_mask(images, mask), images.mean((-2, -1), keepdim=True).expand_as(images))
+
+
+@given(sides, sides, seeds)
+def test_half_and_full_plane_round_trip_on_symmetric_masks(height, width, seed):
+    mask = draw(seed, 2, height, width)
+    symmetric = (mask + reflect(mask)) / 2
+    torch.testing.assert_close(spectra.full_plane(spectra.half_plane(symmetric), width), symmetric)
+
+
+@given(sides, sides, seeds)
+def test_half_plane_of_any_mask_opens_to_its_symmetric_part(height, width, seed):
+    mask = draw(seed, height, width)
+    opened = spectra.full_plane(spectra.half_plane(mask), width)
+    torch.testing.assert_close(opened, (mask + reflect(mask)) / 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 8), (9, 9)])
+def test_masks_of_another_size_are_refused(height, width):
+    with pytest.raises(FmlibError, match="does not fit"):
+        spectra.apply_mask(torch.zeros(1, 1, 8, 8), torch.ones(height, width // 2 + 1))
+
+
+def test_full_mask_in_place_of_a_half_mask_is_refused():
+    with pytest.raises(FmlibError):
+        spectra.apply_mask(torch.zeros(1, 1, 8, 8), torch.ones(8, 8))
+    with pytest.raises(FmlibError, match="columns"):
+        spectra.full_plane(torch.ones(8, 8), 8)
+
+
+# --------------------------------------------------------------------------------------------- norms, shares
+
+
+@given(sides, sides, seeds)
+def test_parseval_with_column_weights(height, width, seed):
+    image = draw(seed, height, width) - 0.5
+    power = torch.fft.rfft2(image).abs() ** 2
+    energy = (power * spectra.column_weights(width)).sum() / (height * width)
+    torch.testing.assert_close(energy, (image**2).sum())
+
+
+@given(sides, sides, seeds)
+def test_l1_share_is_the_mean_of_the_full_mask(height, width, seed):
+    half = draw(seed, 3, height, width // 2 + 1)
+    torch.testing.assert_close(spectra.l1_share(half, width), spectra.full_plane(half, width).mean((-2, -1)))
+
+
+@given(sides, sides)
+def test_l1_share_of_ones_is_one_and_of_zeros_nought(height, width):
+    half = torch.ones(height, width // 2 + 1, dtype=torch.float64)
+    assert spectra.l1_share(half, width).item() == pytest.approx(1, abs=1e-12)
+    assert spectra.l1_share(0 * half, width).item() == 0
+
+
+@given(sides, sides, seeds, st.sampled_from([1e-8, 0.1, 0.5]))
+def test_complement_and_binarized_mask_sum_to_one(height, width, seed, threshold):
+    mask = draw(seed, height, width)
+    mask[mask < 0.3] = 0
+    mask[0, 0] = threshold  # at the threshold itself one of the two must have it
+    complement, binary = spectra.complement(mask, threshold), spectra.binarize(mask, threshold)
+    assert torch.equal(complement + binary, torch.ones_like(mask))
+    assert torch.equal(complement == 1, mask < threshold)
+
+
+def test_complement_keeps_what_is_below_one_part_in_a_hundred_million():
+    mask = torch.tensor([0.0, 0.9e-8, 1.1e-8, 1e-3, 1.0])
+    assert spectra.complement(mask).tolist() == [1, 1, 0, 0, 0]
+
+
+# -------------------------------------------------------------------------------------------------- pooling
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), seeds)
+def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows, columns, factor, seed):
+    full = draw(seed, 2, 3, rows * factor, columns * factor)
+    found, centred = spectra.pooled(full, factor), torch.fft.fftshift(full, dim=(-2, -1))
+    assert found.shape == (2, 3, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            block = centred[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+            assert torch.equal(found[..., row, column], block.amax((-2, -1)))
+
+
+def test_pooled_planes_have_dc_and_its_neighbours_in_the_middle():
+    """As the plane lies, the lowest frequencies are in four corners; centred, their blocks touch."""
+    full = (spectra.radius(12, 12) <= 1).to(torch.float64)
+    assert spectra.pooled(full, 4).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert spectra.pooled(full, 1).tolist() == torch.fft.fftshift(full).tolist()
+
+
+def test_at_the_authors_size_the_blocks_are_those_of_the_plane_as_it_lies():
+    full = draw(0, 224, 224)
+    as_it_lies = torch.nn.functional.max_pool2d(full[None], 7)[0]
+    assert torch.equal(spectra.pooled(full, 7), torch.fft.fftshift(as_it_lies))
+
+
+@pytest.mark.parametrize("factor", [0, 3, 16])
+def test_blocks_that_leave_a_rest_are_refused(factor):
+    with pytest.raises(FmlibError, match=f"blocks of {factor} do not tile a mask of 8 x 8"):
+        spectra.pooled(torch.ones(8, 8), factor)
+
+
+# ---------------------------------------------------------------------------------------------- band energies
+
+
+@given(sides, sides, seeds, st.integers(1, 64))
+def test_squares_of_radial_energies_sum_to_one(height, width, seed, bands):
+    energies = spectra.radial_energy(draw(seed, 2, height, width), bands)
+    assert energies.shape == (2, bands)
+    torch.testing.assert_close((energies**2).sum(-1), torch.ones(2, dtype=torch.float64))
+
+
+@given(sides, sides, seeds, st.integers(1, 64))
+def test_squares_of_angular_energies_sum_to_one_less_the_share_of_dc(height, width, seed, bands):
+    mask = draw(seed, height, width)
+    energies = spectra.angular_energy(mask, bands)
+    dc = mask[0, 0] ** 2 / (mask**2).sum()
+    torch.testing.assert_close((energies**2).sum(), 1 - dc)
+
+
+@given(sides, sides, seeds, st.floats(0.01, 100))
+def test_energies_do_not_depend_on_the_masks_scale(height, width, seed, factor):
+    mask = draw(seed, height, width)
+    torch.testing.assert_close(spectra.radial_energy(mask * factor), spectra.radial_energy(mask))
+    torch.testing.assert_close(spectra.angular_energy(mask * factor), spectra.angular_energy(mask))
+
+
+@given(odd_sides, seeds, quarter_bands)
+def test_quarter_turn_of_a_mask_shifts_angular_energy_and_keeps_radial(side, seed, bands):
+    mask = draw(seed, side, side)
+    turned = quarter_turn(mask)
+    torch.testing.assert_close(spectra.radial_energy(turned, bands), spectra.radial_energy(mask, bands))
+    expected = torch.roll(spectra.angular_energy(mask, bands), bands // 4, -1)
+    torch.testing.assert_close(spectra.angular_energy(turned, bands), expected)
+
+
+@given(st.integers(1, 6).map(lambda n: 2 * n), seeds, quarter_bands)
+def test_quarter_turn_on_an_even_plane_without_nyquist(side, seed, bands):
+    mask = draw(seed, side, side)
+    mask[side // 2, :] = mask[:, side // 2] = 0
+    if side == 2:
+        mask[0, 0] = 1
+    turned = quarter_turn(mask)
+    expected = torch.roll(spectra.angular_energy(mask, bands), bands // 4, -1)
+    torch.testing.assert_close(spectra.angular_energy(turned, bands), expected)
+    torch.testing.assert_close(spectra.radial_energy(turned, bands), spectra.radial_energy(mask, bands))
+
+
+@given(odd_sides, seeds)
+def test_quarter_turn_of_an_image_moves_the_angular_energy_of_its_spectrum(side, seed):
+    image = draw(seed, side, side)
+    before = spectra.angular_energy(torch.fft.fft2(image).abs())
+    after = spectra.angular_energy(torch.fft.fft2(torch.rot90(image)).abs())
+    torch.testing.assert_close(after, torch.roll(before, 16, -1))
+
+
+@pytest.mark.parametrize("turn", [0, 30, 45, 75])
+def test_turning_a_grating_moves_its_angular_peak_by_as_much(turn):
+    size, bands = 48, 24  # bands of 15 degrees
+    rows, columns = torch.meshgrid(torch.arange(size) - 23.5, torch.arange(size) - 23.5, indexing="ij")
+    start = math.radians(7.5)  # the middle of band 0
+    wave = torch.cos(2 * math.pi * 10 / size * (math.cos(start) * columns + math.sin(start) * rows))
+    image = wave * torch.exp(-(rows**2 + columns**2) / (2 * 7**2))
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    affine = torch.tensor([[[cos, sin, 0.0], [-sin, cos, 0.0]]])
+    turned = warp(image[None, None], affine)[0, 0]
+    energies = spectra.angular_energy(torch.fft.fft2(turned).abs(), bands)
+    assert sorted(energies.topk(2).indices.tolist()) == [turn // 15, turn // 15 + bands // 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "band"), [(0, 3, 0), (3, 3, 1), (3, 0, 2), (0, -3, 4), (-3, 0, 6), (-3, 3, 7)]
+)
+def test_angular_band_of_a_single_frequency(row, column, band):
+    mask = torch.zeros(16, 16)
+    mask[row, column] = 0.3
+    assert spectra.angular_energy(mask, 8).argmax().item() == band
+
+
+@pytest.mark.parametrize("bands", [8, 24, 64])
+def test_frequencies_on_the_border_of_two_bands_fall_in_the_upper_one(bands):
+    """At multiples of 45 degrees rounding must not decide: opposite frequencies would part company."""
+    compass = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
+    for eighth, (row, column) in enumerate(compass):
+        masks = torch.zeros(15, 32, 32)
+        for reach in range(1, 16):
+            masks[reach - 1, row * reach, column * reach] = 1
+        assert spectra.angular_energy(masks, bands).argmax(-1).tolist() == [eighth * bands // 8] * 15
+
+
+@pytest.mark.parametrize(("row", "column", "band"), [(0, 0, 0), (0, 4, 1), (0, -7, 2), (-8, -8, 3), (8, 0, 2)])
+def test_radial_band_of_a_single_frequency(row, column, band):
+    mask = torch.zeros(16, 16)  # four rings, each 8 sqrt(2) / 4 = 2.83 cycles wide
+    mask[row, column] = 0.3
+    assert spectra.radial_energy(mask, 4).tolist() == [1.0 if b == band else 0.0 for b in range(4)]
+
+
+# ------------------------------------------------------------------------------------- radius, shares, agreement
+
+
+@given(sides, sides)
+def test_radius_is_cycles_per_image_and_largest_at_the_corner(height, width):
+    radius = spectra.radius(height, width)
+    assert radius[0, 0] == 0
+    assert radius[0, 1] == 1
+    assert radius[1, 0] == 1
+    assert radius.max().item() <= spectra.corner_radius(height, width) * (1 + 1e-6)
+    if height % 2 == width % 2 == 0:
+        assert radius[height // 2, width // 2].item() == pytest.approx(spectra.corner_radius(height, width))
+
+
+def test_corner_radius_of_a_square():
+    assert spectra.corner_radius(128, 128) == pytest.approx(math.sqrt(2) * 64)
+
+
+@given(st.floats(0.1, 0.9))
+def test_low_share_of_a_disc(fraction):
+    distance = spectra.radius(32, 32) / spectra.corner_radius(32, 32)
+    disc = (distance < fraction).double()
+    assert spectra.low_share(disc, fraction).item() == pytest.approx(1)
+    smaller = (distance < fraction / 2).sum() / disc.sum()
+    assert spectra.low_share(disc, fraction / 2).item() == pytest.approx(smaller.item())
+    assert spectra.low_share(1 - disc, fraction).item() == 0
+
+
+def test_low_share_weighs_by_the_square_of_the_mask():
+    mask = torch.zeros(16, 16)
+    mask[0, 1], mask[7, 7] = 0.5, 1.0
+    assert spectra.low_share(mask).item() == pytest.approx(0.25 / 1.25)
+
+
+@given(sides, sides)
+def test_mean_radius_of_one_frequency_is_its_radius(height, width):
+    for row, column in ((0, 0), (height - 1, 1), (height // 2, width // 2)):
+        mask = torch.zeros(height, width)
+        mask[row, column] = 0.7
+        expected = spectra.radius(height, width)[row, column] / spectra.corner_radius(height, width)
+        assert spectra.mean_radius(mask).item() == pytest.approx(expected.item())
+
+
+@given(sides, sides, seeds, st.floats(0.1, 10), st.floats(-1, 1))
+def test_correlation_is_one_for_a_rescaled_mask_and_minus_one_for_its_negative(height, width, seed, factor, offset):
+    mask = draw(seed, height, width)
+    assert spectra.correlation(mask, factor * mask + offset).item() == pytest.approx(1)
+    assert spectra.correlation(mask, offset - factor * mask).item() == pytest.approx(-1)
+
+
+@given(sides, sides, seeds)
+def test_correlation_is_symmetric_and_at_most_one(height, width, seed):
+    first, second = draw(seed, height, width), draw(seed + 1, height, width)
+    value = spectra.correlation(first, second).item()
+    assert value == pytest.approx(spectra.correlation(second, first).item())
+    assert abs(value) <= 1 + 1e-12
+
+
+def test_ring_means_of_a_disc_are_one_within_and_nought_without():
+    disc = (spectra.radius(16, 16) <= 5).float()
+    found = spectra.ring_means(disc)
+    assert found.shape == (9,)
+    assert found[:5].tolist() == 5 * [1]
+    assert found[6:].tolist() == 3 * [0]
+    assert 0 < found[5].item() < 1
+    torch.testing.assert_close(spectra.ring_means(0 * disc + 0.3), torch.full((9,), 0.3))

@@ -1,0 +1,218 @@
+"""The book: committed chapters are fresh and clean, every chapter executes, and a missing number breaks the build."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import nbformat
+import pybtex.database
+import pytest
+import torch
+import yaml
+from conftest import small
+
+import fmlib
+from fmlib.core.errors import FmlibError
+from fmlib.pipeline import experiment
+from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.pipeline.store import Store
+from fmlib.publishing import build, status
+from fmlib.studies import registry
+from fmlib.studies.shared.setup import Setup
+
+CHAPTERS = build.notebooks()
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_no_chapter_is_stale():
+    assert build.stale() == [], "run 'fmlib book --publish'"
+
+
+def test_an_edit_makes_a_chapter_stale(tmp_path):
+    copy = tmp_path / CHAPTERS[0].name
+    shutil.copy(CHAPTERS[0], copy)
+    before = status.freshness(copy)
+    edited = nbformat.read(copy, as_version=4)
+    edited.cells[-1].source += " More."
+    nbformat.write(edited, copy)
+    assert status.freshness(copy) != before
+
+
+def test_cells_keep_the_house_rules(notebook):
+    assert len(build.tagged(notebook, "parameters")) == 1
+    assert build.tagged(notebook, "colab") == [0]
+    assert notebook.cells[0].source == build.colab_source()
+    assert not build.tagged(notebook, "injected-parameters")
+    assert "papermill" not in notebook.metadata
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 15
+            assert all(output.output_type not in ("error", "stream") for output in cell.outputs)
+
+
+def test_every_figure_has_alternative_text(notebook):
+    for cell in notebook.cells:
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def test_every_caption_says_what_to_see(notebook):
+    for cell in notebook.cells:
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert re.search(r"[.)] See [^.]{10,}", figure["caption"]), figure["name"]
+
+
+def test_outputs_hold_no_paths(notebook):
+    text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert str(build.ROOT) not in text
+    assert "object at 0x" not in text
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    place = tmp_path_factory.mktemp("results")
+    setup = Setup(small(), 0, torch.device("cpu"), progress=False)
+    store = Store(place / "store", setup.device)
+    experiment.run(registry.experiments([]), setup, store)
+    return experiment.publish(registry.experiments([]), setup, store, place / "quick")
+
+
+@pytest.fixture(scope="module")
+def pages(results, tmp_path_factory):
+    """The folder of the built pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "BUILD", tmp_path_factory.mktemp("build"))
+        return build.build(results).parent
+
+
+@pytest.mark.slow
+def test_every_chapter_executes_and_the_book_builds(pages):
+    assert {f"{path.stem}.html" for path in CHAPTERS} <= {path.name for path in pages.glob("*.html")}
+    assert "T1.N.gap" in (pages / "dataset_masks.html").read_text()
+
+
+def links(page):
+    """Addresses that a made-by line or the status page leads to, without those of other sites."""
+    parts = re.findall(
+        r'<p class="made-by">.*?</p>|<section id="experiment-.*?</section>|<table .*?</table>', page, re.DOTALL
+    )
+    return [address for part in parts for address in re.findall('href="([^"]*)"', part) if "://" not in address]
+
+
+@pytest.mark.slow
+def test_made_by_lines_lead_to_files_and_recipes(pages, results):
+    """Under each figure and table; what they lead to is in the folder of the pages, and is what was published."""
+    for path in CHAPTERS:
+        page = (pages / f"{path.stem}.html").read_text()
+        declaring = [cell for cell in nbformat.read(path, as_version=4).cells if "made_from" in cell.metadata]
+        assert page.count('<p class="made-by">') == len(declaring), path.stem
+        for address in links(page):
+            name, _, anchor = address.partition("#")
+            assert (pages / name).is_file(), address
+            assert not anchor or f'id="{anchor}"' in (pages / name).read_text(), address
+    for name, checksum in results.manifest["files"].items():
+        assert hashlib.sha256((pages / results.profile / name).read_bytes()).hexdigest() == checksum
+    assert f'href="{results.profile}/masks.csv"' in (pages / "dataset_masks.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_made_by_line_stands_below_its_caption(pages):
+    page = (pages / "dataset_masks.html").read_text()
+    figure = page.split('id="figure-masks"')[1].split("</figure>")[0]
+    assert figure.index("The dataset masks (top)") < figure.index('<p class="made-by">made by: chapter dataset_masks')
+    assert page.count('id="figure-masks"') == 1
+
+
+@pytest.mark.slow
+def test_the_status_page_tells_of_the_built_chapters(pages, results):
+    page = (pages / "status.html").read_text()
+    for path in CHAPTERS:
+        row = page.split(f'<td><a href="{path.stem}.html">')
+        assert len(row) == (1 if path.stem == build.STATUS else 2)
+        if path.stem != build.STATUS:
+            record = status.records(pages.parent.parent / "book")[pages.parent.parent / "book" / path.name]
+            cells = re.findall("<td>(.*?)</td>", row[1].split("</tr>")[0])
+            assert cells[:3] == ["fresh", results.profile, str(record["seconds"])]
+            assert f"torch {torch.__version__}" in cells[3]
+
+
+@pytest.mark.slow
+def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
+    folder = tmp_path / "quick"
+    shutil.copytree(results.folder, folder)
+    rows = [row for row in results.claims() if row["id"] != "N.robust"]
+    content = json.dumps(rows).encode()
+    (folder / "claims.json").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["claims.json"] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(build, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(build, "notebooks", lambda: [build.BOOK / "intro.ipynb"])  # which quotes it; the others stay
+    with pytest.raises(FmlibError, match=r"N\.robust"):
+        build.build(Results.open(folder))
+
+
+@pytest.mark.slow
+def test_every_chapter_can_be_launched_on_colab(pages):
+    settings = yaml.safe_load((build.ROOT / "_config.yml").read_text())
+    repository, colab = settings["repository"], settings["launch_buttons"]["colab_url"]
+    project = repository["url"].removeprefix("https://github.com/")
+    for path in CHAPTERS:
+        address = f"{colab}/github/{project}/blob/{repository['branch']}/book/{path.name}"
+        assert f'href="{address}"' in (pages / f"{path.stem}.html").read_text()
+        assert f"git+{repository['url']}@{repository['branch']}" in path.read_text()
+
+
+@pytest.mark.slow
+def test_every_row_of_the_ledger_leads_to_its_figure(results, pages):
+    ledger = (pages / "ledger.html").read_text()
+    for row in results.claims():
+        assert f'href="{row["chapter"]}.html#{row["anchor"]}"' in ledger
+        assert f'id="{row["anchor"]}"' in (pages / f"{row['chapter']}.html").read_text(), row["id"]
+
+
+def test_the_readme_quotes_the_published_rows():
+    page = (build.ROOT / "README.md").read_text()
+    assert page == build.readme(page, Results.open(PUBLISHED / build.SHOWN)), "run 'fmlib book --publish'"
+    changed = Results.open(PUBLISHED / build.SHOWN)
+    changed.claims = lambda: [row | {"value": row["value"] + 1} for row in Results.claims(changed)]
+    assert page != build.readme(page, changed)
+
+
+def test_the_home_page_cites_what_the_citation_file_and_the_bibliography_do():
+    home = nbformat.read(build.BOOK / "intro.ipynb", as_version=4)
+    (block,) = re.findall(r"```bibtex\n(.*?)```", "".join(cell.source for cell in home.cells), re.DOTALL)
+    quoted = pybtex.database.parse_string(block, "bibtex").entries
+    known = pybtex.database.parse_file(build.BOOK / "references.bib").entries
+    cited = yaml.safe_load((build.ROOT / "CITATION.cff").read_text())
+    (paper,) = cited["references"]
+
+    assert quoted["karantzas2022"] == known["karantzas2022"]
+    fields = quoted["karantzas2022"].fields
+    assert re.sub("[{}]", "", fields["title"]) == paper["title"]
+    assert (fields["year"], fields["doi"], fields["journal"]) == (str(paper["year"]), paper["doi"], paper["journal"])
+    fields = quoted["fouriermasks2026"].fields
+    assert (fields["title"], fields["version"]) == (cited["title"], cited["version"])
+    assert fields["version"] == fmlib.__version__
+    assert fields["year"] == str(cited["date-released"].year)
+
+
+def test_a_chapter_that_fails_is_named(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    shutil.copy(CHAPTERS[0], path)
+    nowhere = Results(tmp_path / "nowhere", {"profile": "quick"})
+    with pytest.raises(FmlibError, match=r"broken\.ipynb fails: FmlibError: no results in"):
+        build.execute(path, nowhere, tmp_path)
+
+
+def test_a_chapter_without_parameters_is_refused(tmp_path):
+    notebook = nbformat.read(CHAPTERS[0], as_version=4)
+    del notebook.cells[build.tagged(notebook, "parameters")[0]]
+    nbformat.write(notebook, tmp_path / "bare.ipynb")
+    with pytest.raises(FmlibError, match="'parameters'"):
+        build.execute(tmp_path / "bare.ipynb", Results.open(PUBLISHED / build.SHOWN), tmp_path)

@@ -1,0 +1,426 @@
+"""The laboratory page: its file, its agreement with torch in a real browser, and what a reader does there."""
+
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fmlib.core.config import ImageMaskSpec, SyntheticSpec
+from fmlib.core.data import sample_image
+from fmlib.core.errors import FmlibError
+from fmlib.core.masks import learn_masks
+from fmlib.core.models import Normalized
+from fmlib.core.spectra import apply_mask, l1_share
+from fmlib.core.synthetic import make_synthetic
+from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.publishing import build, playground
+from fmlib.studies.shared.profiles import profile
+
+RESULTS = Results.open(PUBLISHED / build.SHOWN)
+
+
+# ---------------------------------------------------------------------------------------------- the file
+
+
+def test_the_committed_files_are_those_of_the_published_results():
+    for name, content in playground.files(RESULTS).items():
+        if name != "still.png":  # drawn by whichever fonts a machine has
+            assert (playground.FOLDER / name).read_bytes() == content, "run 'fmlib book --publish'"
+
+
+def test_the_file_is_at_most_two_megabytes():
+    assert (playground.FOLDER / "networks.bin").stat().st_size <= 2e6
+
+
+@given(st.integers(0, 1000))
+def test_a_quantized_weight_is_off_by_half_a_step_at_most(seed):
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
+    whole, scale = playground.quantized(weight)
+    assert whole.abs().amax((1, 2, 3)).eq(32767).all()
+    step = scale.view(-1, 1, 1, 1)
+    assert ((whole * step - weight).abs() <= 0.505 * step).all()  # single precision has 24 bits, these 16
+
+
+def test_a_layer_that_the_page_lacks_is_refused():
+    model = Normalized(nn.Sequential(nn.GELU()), 0.5, 0.2)
+    with pytest.raises(FmlibError, match="no layer GELU"):
+        playground._layers(playground._File(), "one", model)
+
+
+def test_what_is_imported_comes_first():
+    sources = {"a.mjs": 'import { b } from "./b.mjs";', "b.mjs": 'import { c } from "./c.mjs";', "c.mjs": ""}
+    assert list(playground.in_order(sources)) == ["c.mjs", "b.mjs", "a.mjs"]
+
+
+# ---------------------------------------------------------------------------------------------- agreement with torch
+
+
+@pytest.fixture
+def lab(visit, address):
+    """The laboratory, served and ready."""
+    return ready(visit(f"{address}/lab.html"))
+
+
+def ready(found):
+    found.page.wait_for_selector("#laboratory:not([hidden])")
+    found.page.wait_for_function("document.getElementById('laboratory').dataset.answered > 0")
+    return found
+
+
+ASK = """async (questions) => {
+  const { Engine } = await import("./_static/lab/engine.mjs");
+  const engine = new Engine("./_static/lab/worker.mjs", (message) => { throw new Error(message); });
+  const binary = await (await fetch("_static/lab/networks.bin")).arrayBuffer();
+  await engine.ask("open", { binary });
+  const answers = [];
+  for (const { kind, pixels, ...rest } of questions) {
+    const found = await engine.ask(kind, { ...rest, pixels: Float64Array.from(pixels, (value) => value / 255) });
+    for (const name in found) if (ArrayBuffer.isView(found[name])) found[name] = [...found[name]];
+    answers.push(found);
+  }
+  return answers;
+}"""
+
+
+def thirty_photographs():
+    """uint8 (30, 64, 64): twenty of the validation set, scikit-learn's two, and eight cut from those."""
+    samples = (RESULTS.arrays("samples")["x"].reshape(20, 64, 64).astype(np.float64) * 255).round().astype(np.uint8)
+    own = [sample_image(name, size)[0] for name in playground.PHOTOGRAPHS for size in (64, 96, 128, 192, 256)]
+    return np.concatenate([samples, np.stack([one[-64:, -64:].numpy() for one in own])])
+
+
+#: World -> its profile, the files of its networks, and pictures.
+WORLDS = {
+    "photographs": ("laptop", "network_{}.safetensors", thirty_photographs),
+    "planted": (
+        "quick",
+        "synthetic_network_{}.safetensors",
+        lambda: make_synthetic(SyntheticSpec()).validation.images[:20, 0].numpy(),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", "NA")
+@pytest.mark.parametrize("world", WORLDS)
+def test_probabilities_and_gradients_are_those_of_torch(lab, world, regime):
+    name, file, make = WORLDS[world]
+    model = playground.network(RESULTS, file.format(regime), profile(name))
+    pictures = make()
+    labels = torch.arange(len(pictures)) % 5
+    asked = [
+        {"kind": "slope", "name": world, "regime": regime, "label": label, "pixels": picture.ravel().tolist()}
+        for picture, label in zip(pictures, labels.tolist(), strict=True)
+    ]
+    answers = lab.page.evaluate(ASK, asked)
+    pixels = (torch.from_numpy(pictures).double()[:, None] / 255).requires_grad_()
+    with torch.no_grad():
+        probabilities = model(pixels.float()).softmax(1)
+    here = torch.tensor([answer["probabilities"] for answer in answers])
+    assert (here - probabilities).abs().max() < 1e-3
+
+    losses = cross_entropy(playground.rounded(model).double()(pixels), labels, reduction="none")
+    (gradients,) = torch.autograd.grad(losses.sum(), pixels)
+    apart = torch.tensor([answer["gradient"] for answer in answers], dtype=torch.float64) - gradients.flatten(1)
+    assert (apart.norm(dim=1) / gradients.flatten(1).norm(dim=1)).max() < 1e-3
+    np.testing.assert_allclose([answer["loss"] for answer in answers], losses.detach(), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_masks_are_those_of_the_library(lab):
+    picture = make_synthetic(SyntheticSpec()).validation.images[:1]
+    found = profile("quick")
+    model = playground.rounded(playground.network(RESULTS, "synthetic_network_N.safetensors", found))
+    spec = ImageMaskSpec(lr=0.03, epochs=400)
+    options = {name: getattr(spec, name) for name in ("penalty", "clip", "memory", "patience", "still", "calm")}
+    asked = {"kind": "learn", "name": "planted", "regime": "N", "pixels": picture.flatten().tolist()}
+    asked["options"] = options | {"rate": spec.lr}
+    first, last = lab.page.evaluate(ASK, [asked | {"most": 1}, asked | {"most": spec.epochs}])
+
+    pixels = picture.float() / 255
+    label, index, centre = model(pixels).argmax(1), torch.zeros(1).long(), found.network.mean
+
+    def learned(one):
+        return learn_masks(model, pixels, label, index, one, seed=0, centre=centre, progress=False).half[0]
+
+    np.testing.assert_allclose(first["half"], learned(replace(spec, epochs=1)).flatten(), atol=1e-5)
+    # Rounding turns the signs of tiny gradients, so the paths part; where they lead is the same.
+    here, there = torch.tensor(last["half"]).view(32, 17), learned(spec)
+    assert l1_share(here, 32) == pytest.approx(float(l1_share(there, 32)), abs=0.005)
+    assert np.corrcoef(here.flatten(), there.flatten())[0, 1] > 0.98
+    filtered = apply_mask(pixels, here, centre)
+    np.testing.assert_allclose(last["filtered"], filtered.flatten(), atol=1e-4)
+
+
+def test_an_attack_stays_in_its_ball_and_turns_the_network(lab):
+    picture = sample_image("china", 64).flatten()
+    options = {"epsilon": 0.0136, "step": 0.0017, "steps": 10, "seed": 1}
+    asked = {"name": "photographs", "regime": "N", "pixels": picture.tolist()}
+    (attack,) = lab.page.evaluate(ASK, [asked | {"kind": "attack", "options": options}])
+    attacked, pixels = np.array(attack["attacked"]), picture.numpy() / 255
+    assert np.abs(attacked - pixels).max() <= options["epsilon"] + 1e-12
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    model = playground.network(RESULTS, "network_N.safetensors", profile("laptop"))
+    before, after = (model(torch.tensor(one).float().view(1, 1, 64, 64)).argmax(1) for one in (pixels, attacked))
+    assert before != after
+
+
+# ---------------------------------------------------------------------------------------------- what a reader does
+
+
+def answers(page):
+    """The table's numbers: rows classes; columns N's picture, N behind the mask, A's picture, A behind the mask."""
+    return np.array(
+        [[float(cell) for cell in row.split("\t")[1:]] for row in page.inner_text("#answers tbody").splitlines()]
+    )
+
+
+def after(page, act):
+    """What `act` does, then the wait for the networks' answer; milliseconds of both, by the page's clock."""
+    before = page.evaluate("[Number(document.getElementById('laboratory').dataset.answered), performance.now()]")
+    act()
+    page.wait_for_function(f"Number(document.getElementById('laboratory').dataset.answered) > {before[0]}", polling=5)
+    return page.evaluate("performance.now()") - before[1]
+
+
+def spot(page, dx=0.0, dy=0.0):
+    """A place on the spectrum, from its middle, in shares of its side."""
+    page.locator("#spectrum").scroll_into_view_if_needed()
+    box = page.locator("#spectrum").bounding_box()
+    return box["x"] + box["width"] * (0.5 + dx), box["y"] + box["height"] * (0.5 + dy)
+
+
+def kept(page):
+    return float(page.inner_text("#share").split("%")[0])
+
+
+def test_from_the_home_page_to_a_painted_mask(visit, address):
+    found = visit(f"{address}/intro.html")
+    found.page.get_by_role("link", name="laboratory").last.click()
+    page = ready(found).page
+    after(page, lambda: page.click("#none"))
+    assert kept(page) == 0
+    gray = answers(page)
+    page.mouse.move(*spot(page))
+    after(page, page.mouse.down)
+    page.mouse.move(*spot(page, 0.1, 0.1), steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert 0 < kept(page) < 20
+    assert np.abs(answers(page) - gray)[:, 1::2].max() > 1
+    assert (answers(page) == gray)[:, ::2].all()
+    assert found.errors == []
+    assert found.outside == []
+
+
+def test_a_stroke_is_answered_within_a_tenth_of_a_second(lab):
+    page = lab.page
+    after(page, lambda: page.click("#none"))
+    stroke = """async ([x, y]) => {
+      const [canvas, lab] = ["spectrum", "laboratory"].map((name) => document.getElementById(name));
+      const before = lab.dataset.answered, begun = performance.now();
+      canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y, buttons: 1 }));
+      while (lab.dataset.answered === before) await new Promise((resolve) => setTimeout(resolve, 1));
+      return performance.now() - begun;
+    }"""
+    took = [page.evaluate(stroke, list(spot(page, 0.02 * n, 0.05))) for n in range(15)]
+    assert min(took) < 100  # the others may wait for other work on this machine
+
+
+def test_painting_by_keyboard(lab):
+    page = lab.page
+    after(page, lambda: page.click("#none"))
+    page.focus("#spectrum")
+    for key in ("ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    after(page, lambda: page.keyboard.press("Space"))
+    once = kept(page)
+    assert once > 0
+    after(
+        page,
+        lambda: (page.check("input[name=brush][value='0']"), page.focus("#spectrum"), page.keyboard.press("Enter")),
+    )
+    assert kept(page) == 0
+
+
+def test_bands_and_learned_masks(lab):
+    page = lab.page
+    after(page, lambda: page.fill("#outer", "0.3"))
+    inside = kept(page)
+    assert 0 < inside < 100 * 3.15 * 0.3**2 / 2 * 1.2  # a disc of .3 of the corner's radius
+    after(page, lambda: page.fill("#width", "20"))
+    assert 0 < kept(page) < inside / 3
+    after(page, lambda: page.click("#lay"))
+    share = 100 * RESULTS.arrays("dataset_masks")["N"][0].mean()
+    assert kept(page) == pytest.approx(share, abs=0.06)
+    clean = answers(page)
+    assert (clean[:, 0].argmax(), clean[:, 2].argmax()) == (clean[:, 1].argmax(), clean[:, 3].argmax())
+    after(page, lambda: page.click("#lay-complement"))
+    assert np.abs(answers(page) - clean)[:, 1].max() > 20
+
+
+#: From now on, note how many milliseconds the page lets pass between two turns of a timer.
+NOTE_PAUSES = """() => {
+  let last = performance.now();
+  globalThis.pauses = [];
+  setInterval(() => {
+    pauses.push(performance.now() - last);
+    last = performance.now();
+  }, 4);
+}"""
+
+
+@pytest.mark.slow
+def test_learning_is_live_and_can_be_stopped(lab):
+    page = lab.page
+    page.evaluate(NOTE_PAUSES)
+    page.click("#learn")
+    page.wait_for_function(r"/Step [1-9]\d\d/.test(document.getElementById('laboratory-status').textContent)")
+    says = page.inner_text("#laboratory-status").split()
+    assert float(says[2]) >= 8  # steps a second
+    assert statistics.median(page.evaluate("pauses")) < 50  # learning is the worker's work
+    page.click("#learn")
+    assert page.inner_text("#learn") == "Learn the mask"
+    stopped = kept(page)
+    page.wait_for_timeout(400)
+    assert kept(page) == stopped < 100
+
+
+@pytest.mark.slow
+def test_a_planted_tone_is_found(lab):
+    page = lab.page
+    after(page, lambda: page.select_option("#picture", "planted tone-1"))
+    page.click("#learn")
+    page.wait_for_function(
+        "document.getElementById('laboratory-status').textContent.startsWith('Done')", timeout=60_000
+    )
+    assert kept(page) < 2
+    result = answers(page)
+    assert result[:, 0].argmax() == result[:, 1].argmax() == 0
+
+
+def test_attack_undo_and_the_way_back_behind_a_mask(lab):
+    page = lab.page
+    clean = answers(page)
+    after(page, lambda: page.click("#attack"))
+    page.wait_for_function("document.getElementById('original-says').textContent.includes('attacked')")
+    page.wait_for_timeout(300)
+    attacked = answers(page)
+    assert attacked[:, 0].argmax() != clean[:, 0].argmax()
+    after(page, lambda: page.click("#undo"))
+    page.wait_for_timeout(300)
+    assert (answers(page) == clean).all()
+
+
+def test_two_masks_are_compared(lab):
+    page = lab.page
+    after(page, lambda: page.click("#lay"))
+    page.click("#keep")
+    page.select_option("#learned", "A")
+    after(page, lambda: page.click("#lay"))
+    lines = page.inner_text("#energies-says").splitlines()
+    shares = [100 * RESULTS.arrays("dataset_masks")[one][0].mean() for one in "NA"]
+    assert [float(line.split(":")[1].split("%")[0]) for line in lines] == pytest.approx(shares, abs=0.06)
+
+
+def test_a_link_keeps_the_state(visit, address):
+    first = ready(visit(f"{address}/lab.html", permissions=["clipboard-read", "clipboard-write"])).page
+    after(first, lambda: first.select_option("#picture", "photographs flower"))
+    after(first, lambda: first.click("#lay"))
+    after(first, lambda: first.click("#attack"))
+    first.wait_for_timeout(300)
+    first.click("#link")
+    first.wait_for_function("document.getElementById('laboratory-status').textContent === 'The link is copied.'")
+    second = ready(visit(first.evaluate("navigator.clipboard.readText()"))).page
+    second.wait_for_function("document.getElementById('original-says').textContent.includes('attacked')")
+    second.wait_for_timeout(500)
+    assert (answers(first) == answers(second)).all()
+    assert kept(first) == kept(second)
+
+
+def test_a_picture_of_ones_own_is_read_and_kept_in_the_link(visit, address, tmp_path):
+    Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (200, 1))).convert("RGB").save(tmp_path / "ramp.png")
+    found = ready(visit(f"{address}/lab.html", permissions=["clipboard-read", "clipboard-write"]))
+    after(found.page, lambda: found.page.set_input_files("#upload", tmp_path / "ramp.png"))
+    found.page.wait_for_function("document.getElementById('original-says').textContent === 'Your picture'")
+    found.page.wait_for_timeout(300)
+    found.page.click("#link")
+    found.page.wait_for_function("document.getElementById('laboratory-status').textContent === 'The link is copied.'")
+    again = ready(visit(found.page.evaluate("navigator.clipboard.readText()"))).page
+    again.wait_for_function("document.getElementById('original-says').textContent === 'Your picture'")
+    again.wait_for_timeout(500)
+    assert (answers(again) == answers(found.page)).all()
+    assert found.outside == []
+
+
+def test_it_works_from_disk(visit, site):
+    found = ready(visit(f"file://{site}/lab.html"))
+    after(found.page, lambda: found.page.click("#lay"))
+    assert found.errors == []
+    assert found.outside == []
+
+
+# ---------------------------------------------------------------------------------------------- what can go wrong
+
+
+def test_files_that_are_no_pictures_and_huge_ones(lab, tmp_path):
+    page = lab.page
+    before = answers(page)
+    (tmp_path / "notes.png").write_text("no picture")
+    Image.new("1", (9000, 9000)).save(tmp_path / "wide.png")
+    (tmp_path / "heavy.png").write_bytes(bytes(41_000_000))
+    for name, complaint in (("notes", "no picture"), ("wide", "too large"), ("heavy", "too large")):
+        page.set_input_files("#upload", tmp_path / f"{name}.png")
+        page.wait_for_function(f"document.getElementById('laboratory-message').textContent.includes('{complaint}')")
+        assert page.is_visible("#laboratory-message")
+    assert (answers(page) == before).all()
+    after(page, lambda: page.click("#lay"))
+
+
+def test_a_damaged_link(visit, address):
+    for end, complaint in (
+        ("mask=%%%", "damaged"),
+        ("world=none&picture=x&mask=AA", "damaged"),
+        ("world=none&mask=AwA", "edition"),
+    ):
+        page = ready(visit(f"{address}/lab.html#{end}")).page
+        page.wait_for_function(f"document.getElementById('laboratory-message').textContent.includes('{complaint}')")
+        assert kept(page) == 100
+
+
+@pytest.mark.parametrize("length", [5, 10, 4000, 700_000])
+def test_a_file_of_networks_cut_short(browser, address, length):
+    page = browser.new_page()
+    whole = (playground.FOLDER / "networks.bin").read_bytes()
+    page.route("**/networks.bin", lambda route: route.fulfill(body=whole[:length]))
+    page.goto(f"{address}/lab.html")
+    page.get_by_text("build the book again").wait_for()
+    assert page.is_visible("#figure-laboratory")
+    assert page.is_hidden("#laboratory")
+    page.close()
+
+
+def test_without_workers(browser, address):
+    page = browser.new_page()
+    page.add_init_script("delete globalThis.Worker")
+    page.goto(f"{address}/lab.html")
+    page.get_by_text("needs Web Workers").wait_for()
+    assert page.is_visible("#figure-laboratory")
+    page.close()
+
+
+def test_without_javascript(browser, address):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{address}/lab.html")
+    assert page.is_visible("#figure-laboratory")
+    assert page.get_by_text("needs JavaScript").is_visible()
+    assert page.is_hidden("#laboratory")
+    page.context.close()
