@@ -7,7 +7,7 @@ BIN := $(ENV)/bin
 .PHONY: book test clean
 
 book: $(ENV)/ready
-	$(BIN)/fmlib book --profile $(PROFILE)
+	$(BIN)/fmlib book build --profile $(PROFILE)
 
 test: $(ENV)/ready
 	$(BIN)/ruff check .

@@ -1,109 +1,130 @@
-"""The command line: `fmlib run`, `status`, `data`, `book`, `publish`, `bench`."""
+"""The command line: `fmlib run`, `status`, `publish`, `data`, `bench` and `book`.
+
+Only light modules are imported here; each command imports what it needs, so that `fmlib --help` answers at once.
+"""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
-import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
+import typer
 
-from fmlib.core.config import ImageSpec
-from fmlib.core.data import download, folders
-from fmlib.core.device import BFLOAT16, pick_device
 from fmlib.core.errors import FmlibError, require
-from fmlib.core.models import build
-from fmlib.pipeline.experiment import Experiment, publish
-from fmlib.pipeline.results import PUBLISHED, Results, checkout
-from fmlib.pipeline.store import Store, write_bytes
-from fmlib.studies import registry
-from fmlib.studies.dataset_masks.experiment import restore_networks
-from fmlib.studies.shared.profiles import PROFILES, profile
-from fmlib.studies.shared.setup import Setup
-from fmlib.studies.what_it_costs import benchmark
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fmlib.pipeline.experiment import Experiment
+    from fmlib.pipeline.store import Store
+    from fmlib.studies.shared.setup import Setup
+
+#: The profiles, for help texts: `fmlib.studies.shared.profiles` is not imported for them.
+PROFILE_NAMES = "quick, laptop or paper"
+
+#: Words that cannot be parsed raise this; typer exports only a subclass.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+Experiments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EXPERIMENT", help="Names of experiments, or all (default: all); 'fmlib status' lists them."
+    ),
+]
+Profile = Annotated[str, typer.Option(metavar="NAME", help=f"Size of data and networks: {PROFILE_NAMES}.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the first repetition, 0 or more.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="FMLIB_DATA", metavar="FOLDER", help="Folder that holds imagenette2-160/.")
+]
+StoreFolder = Annotated[
+    Path, typer.Option(envvar="FMLIB_STORE", metavar="FOLDER", help="Folder of computed artifacts.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda or mps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress bars, not even in a terminal.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes that compute side by side and share the threads (default: 2 on a multi-core CPU, else 1).",
+    ),
+]
+
+STORE = Path(".fmlib")
+
+app = typer.Typer(
+    help="Fourier masks of neural networks: learn the input frequencies a network needs.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+book = typer.Typer(help="Build, publish or print the book. Needs a checkout of the project.", rich_markup_mode=None)
+app.add_typer(book, name="book")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--profile", default="quick", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
-    common.add_argument("--seed", type=int, default=0, help="of the first repetition (default: 0)")
-    common.add_argument(
-        "--data-root",
-        type=Path,
-        default=os.environ.get("FMLIB_DATA"),
-        help="folder that holds imagenette2-160/ (or FMLIB_DATA)",
-    )
-    common.add_argument(
-        "--store",
-        type=Path,
-        default=Path(os.environ.get("FMLIB_STORE", ".fmlib")),
-        help="folder of computed artifacts (default: .fmlib, or FMLIB_STORE)",
-    )
-    common.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    common.add_argument(
-        "--quiet", action="store_true", help="no progress bars (there are none either when output is not a terminal)"
-    )
-
-    top = argparse.ArgumentParser(prog="fmlib", description="Fourier masks of neural networks.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    grammar = {}
-    for name, about in (
-        ("run", "compute experiments; resumes where it was stopped"),
-        ("status", "what is computed, what is missing, what it will cost"),
-        (
-            "publish",
-            "write computed experiments to data/results/<profile>/; the other experiments there stay as they are",
+@app.command()
+def run(
+    experiments: Experiments = None,
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    workers: Workers = None,
+    published_networks: Annotated[
+        bool,
+        typer.Option("--published-networks", help="Use the published networks of this profile; do not train them."),
+    ] = False,
+    bfloat16: Annotated[
+        bool,
+        typer.Option(
+            "--bfloat16",
+            help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
         ),
-    ):
-        grammar[name] = commands.add_parser(name, parents=[common], help=about, description=about)
-        grammar[name].add_argument(
-            "experiment", nargs="*", help=f"{', '.join(registry.all_experiments())} or all (default: all)"
-        )
-    grammar["run"].add_argument(
-        "--published-networks",
-        action="store_true",
-        help="do not train the networks whose weights are published for this profile: take those",
-    )
-    grammar["run"].add_argument(
-        "--bfloat16",
-        action="store_true",
-        help="on a CPU, let networks run in bfloat16, as on a GPU: about twice as fast where the processor has it",
-    )
-    about = "measure the engine against a serial reference, its scaling and training; keep it in data/results/bench/"
-    timed = commands.add_parser("bench", parents=[common], help=about, description=about)
-    timed.add_argument(
-        "--case", nargs="*", default=[], metavar="CASE", help=f"{', '.join(benchmark.CASES)} (default: all)"
-    )
-    timed.add_argument("--output", type=Path, help="folder (default: data/results/bench)")
-    about = "check the photographs, or fetch them"
-    data = commands.add_parser("data", parents=[common], help=about, description=about)
-    data.add_argument("--download", action="store_true", help="fetch Imagenette (160 px, 95 MB) into --data-root")
-    about = "run the experiments, execute every chapter on their results and build the HTML, all under _build/"
-    made = commands.add_parser("book", parents=[common], help=about, description=about)
-    for grown in (grammar["run"], made):
-        grown.add_argument(
-            "--workers",
-            type=int,
-            metavar="N",
-            help="processes that compute side by side and share the threads (default: 2 on two cores or more, else 1)",
-        )
-    instead = made.add_mutually_exclusive_group()
-    instead.add_argument("--pdf", action="store_true", help="instead: print book/ to _build/fourier-masks.pdf")
-    instead.add_argument(
-        "--publish",
-        action="store_true",
-        help="instead: judge the published results anew, execute the chapters on them and keep the outputs in book/",
-    )
-    return top
+    ] = False,
+) -> None:
+    """Compute experiments. An interrupted run goes on where it was stopped."""
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.core.device import BFLOAT16
+    from fmlib.pipeline.results import PUBLISHED, Results
+    from fmlib.studies import registry
+    from fmlib.studies.dataset_masks.experiment import restore_networks
+
+    chosen = registry.experiments(experiments or [])
+    artifacts.require_writable()
+    if bfloat16:
+        BFLOAT16.add("cpu")
+    if published_networks:
+        for name in restore_networks(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
+            print(f"published: {name}")
+    _compute(chosen, setup, artifacts, workers)
 
 
-def _status(setup: Setup, store: Store, chosen: list[Experiment]) -> None:
+@app.command()
+def status(
+    experiments: Experiments = None,
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Show what is computed, what is missing and how long that takes."""
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.pipeline.progress import duration
+    from fmlib.studies import registry
+
+    chosen = registry.experiments(experiments or [])
     seconds = _seconds_per_pass(setup)
     for experiment in chosen:
         try:
@@ -111,52 +132,215 @@ def _status(setup: Setup, store: Store, chosen: list[Experiment]) -> None:
         except FmlibError as error:
             print(f"{experiment.name:<16}cannot be planned: {error}")
             continue
-        absent = [task for task in tasks if not store.has(task)]
-        cost = sum(task.cost for task in absent) * seconds
-        state = (
-            "computed"
-            if not absent
-            else f"{len(tasks) - len(absent)} of {len(tasks)} computed, about {_duration(cost)} left"
-        )
+        missing = [task for task in tasks if not artifacts.has(task)]
+        left = duration(sum(task.cost for task in missing) * seconds)
+        state = f"{len(tasks) - len(missing)} of {len(tasks)} computed, about {left} left" if missing else "computed"
         print(f"{experiment.name:<16}{state:<44}{experiment.about}")
-        for task in absent:
-            print(f"  missing  {task.name:<60}{_duration(task.cost * seconds):>8}")
+        for task in missing:
+            print(f"  missing  {task.name:<60}{duration(task.cost * seconds):>8}")
     print(
-        f"Times are for {setup.device.type}, from {1000 * seconds:.2f} ms an image forward and backward, just measured."
+        f"Times are for {setup.device.type}, where an image takes {1000 * seconds:.2f} ms forward and backward, "
+        "measured just now."
     )
 
 
-def _seconds_per_pass(setup: Setup) -> float:
-    """Seconds to send one image forward and backward through the profile's network, measured on 32 images."""
-    model = build(setup.profile.network, 0).to(setup.device)
-    size = (32, setup.profile.network.channels, setup.profile.data.size, setup.profile.data.size)
-    images = torch.rand(size, device=setup.device, requires_grad=True)
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        (gradient,) = torch.autograd.grad(model(images).sum(), images)
-        float(gradient.sum())  # waits for the device
-        took.append((time.perf_counter() - start) / len(images))
-    return min(took)
+@app.command()
+def publish(
+    experiments: Experiments = None,
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write computed experiments to data/results/<profile>/. Other experiments there stay as they are."""
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.pipeline.results import checkout
+    from fmlib.studies import registry
+
+    chosen = registry.experiments(experiments or [])
+    print(f"published to {_publish(chosen, setup, artifacts, checkout()).folder}")
 
 
-def _bench(setup: Setup, cases: list[str], folder: Path) -> None:
-    """Measure, print a line a case, and write `<folder>/<device>.json`."""
-    found = benchmark.measure(
-        cases, setup.device, setup.root, registry.experiments(), say=lambda line: print(line, flush=True)
-    )
-    for row in found["rows"]:
+@app.command()
+def data(
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download Imagenette (160 px, 95 MB) into --data-root first.")
+    ] = False,
+) -> None:
+    """Check the images on disk, or download them."""
+    setup, _ = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.core.config import ImageSpec
+    from fmlib.core.data import download as download_images
+    from fmlib.core.data import folders
+
+    spec = setup.profile.data
+    if not isinstance(spec, ImageSpec):
+        print(f"profile {setup.profile.name} generates its images: nothing to download")
+        return
+    if download:
+        if setup.root is None:
+            raise FmlibError("--download needs a folder for the images: give --data-root FOLDER (or FMLIB_DATA)")
+        download_images(setup.root)
+    for split, tree in folders(spec, setup.root).items():
+        print(f"{split}: {len(tree.samples)} images of {len(tree.classes)} classes ({spec.selection}) in {tree.root}")
+
+
+@app.command()
+def bench(
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CASE",
+            help="quick-32, laptop-64 or paper-128; may be repeated (default: all that the device can run).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write <device>.json (default: data/results/bench).")
+    ] = None,
+) -> None:
+    """Measure mask learning and training on this device. The book shows the result."""
+    setup, _ = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.pipeline.results import checkout
+    from fmlib.pipeline.store import write_bytes
+    from fmlib.studies import registry
+    from fmlib.studies.what_it_costs import benchmark
+
+    folder = output or checkout() / "bench"
+    measured = benchmark.measure(case or [], setup.device, setup.root, registry.experiments(), say=_say)
+    for row in measured["rows"]:
         print(
-            f"{row['case']}: {row['ratio']:.1f} times the serial reference, "
+            f"{row['case']}: {row['ratio']:.1f} times as fast as the serial reference, "
             f"{row['ceiling_share']:.0%} of the matrix ceiling, objectives within {row['objective_gap']:.2%}"
         )
-    name = "-".join(found["device"].split(",")[0].lower().split())
-    write_bytes(folder / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
-    print(f"written to {folder / name}.json")
+    path = folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json"
+    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
+    print(f"written to {path}")
 
 
-def _binder(name: str) -> ModuleType:
-    """The module of that name, which makes the book: it needs a checkout, and more packages than the library."""
+@book.command("build")
+def book_build(
+    profile: Profile = "quick",
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    workers: Workers = None,
+) -> None:
+    """Compute all experiments and build the book in _build/."""
+    build = _publishing("build")
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.studies import registry
+
+    chosen = registry.experiments()
+    artifacts.require_writable()
+    _compute(chosen, setup, artifacts, workers)
+    print(f"the book is at {build.build(_publish(chosen, setup, artifacts, build.BUILD / 'results'))}")
+
+
+@book.command("publish")
+def book_publish() -> None:
+    """Execute the chapters in book/ on the published results. Claims are evaluated again first."""
+    _publishing("build").publish()
+
+
+@book.command("pdf")
+def book_pdf() -> None:
+    """Print the published book to _build/fourier-masks.pdf. Needs Chromium or Chrome."""
+    print(f"printed to {_publishing('pdf').pdf()}")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        words: of the command line, without `fmlib` (default: those that this process was started with).
+
+    Returns:
+        The exit code: 0, or 2 after an error that the user can correct, or 130 after Ctrl-C. Either prints one line.
+    """
+    try:
+        code = app(words, prog_name="fmlib", standalone_mode=False) or 0
+    except FmlibError as error:
+        return _fail(str(error), 2)
+    except USAGE_ERROR as error:
+        return _fail(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    return _fail("stopped; run the same command again to go on", code) if code == INTERRUPTED else code
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fmlib: {message}", file=sys.stderr)
+    return code
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words of a command, and where its grammar is explained."""
+    command = error.ctx.command_path if error.ctx else "fmlib"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message[:1].lower()}{message[1:]} (see '{command} --help')"
+
+
+def _open(
+    profile: str, seed: int, data_root: Path | None, store: Path, device: str, quiet: bool
+) -> tuple[Setup, Store]:
+    """What every command works on, from its common options."""
+    require(seed >= 0, f"--seed must be 0 or more, not {seed}")
+    from fmlib.core.device import pick_device
+    from fmlib.pipeline.store import Store
+    from fmlib.studies.shared.profiles import profile as profile_named
+    from fmlib.studies.shared.setup import Setup
+
+    found, chosen = profile_named(profile), pick_device(device)
+    in_terminal = not quiet and sys.stderr.isatty()
+    silent = in_terminal and sys.stdout.isatty()  # the bars say as much
+    setup = Setup(found, seed, chosen, data_root, progress=in_terminal)
+    return setup, Store(store, chosen, say=(lambda line: None) if silent else _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _compute(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int | None) -> None:
+    """Compute experiments, with bars in a terminal."""
+    from fmlib.pipeline.progress import ProgressBars
+    from fmlib.studies import registry
+
+    if not setup.progress:
+        registry.run(chosen, setup, store, workers)
+        return
+    with ProgressBars(sys.stderr, partial(_seconds_per_pass, setup)) as bars:
+        registry.run(chosen, setup, store, workers, bars)
+
+
+def _publish(chosen: Sequence[Experiment], setup: Setup, store: Store, results: Path) -> Any:
+    """Publish experiments to the profile's folder in `results`."""
+    from fmlib.pipeline import experiment
+    from fmlib.studies import registry
+
+    return experiment.publish(chosen, setup, store, results / setup.profile.name, registry.all_claims())
+
+
+def _publishing(name: str) -> ModuleType:
+    """A module of `fmlib.publishing`, which needs a checkout, and more packages than the library."""
+    from fmlib.pipeline.results import checkout
+
     checkout()
     try:
         return importlib.import_module(f"fmlib.publishing.{name}")
@@ -164,72 +348,19 @@ def _binder(name: str) -> ModuleType:
         raise FmlibError(f"the book needs {error.name}: pip install --editable '.[book]'") from error
 
 
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+def _seconds_per_pass(setup: Setup) -> float:
+    """Seconds to send one image forward and backward through the profile's network, measured on 32 images."""
+    import torch
 
+    from fmlib.core.models import build
 
-def _data(setup: Setup, fetch: bool) -> None:
-    spec = setup.profile.data
-    if not isinstance(spec, ImageSpec):
-        print(f"profile {setup.profile.name} makes its images itself: nothing to fetch")
-        return
-    if fetch:
-        require(setup.root is not None, "say where to put the photographs: --data-root FOLDER (or FMLIB_DATA)")
-        assert setup.root is not None
-        download(setup.root)
-    for split, tree in folders(spec, setup.root).items():
-        print(f"{split}: {len(tree.samples)} images of {len(tree.classes)} classes ({spec.selection}) in {tree.root}")
-
-
-def main(words: list[str] | None = None) -> int:
-    """Run one command; a mistake the user can mend prints one line and gives exit code 2."""
-    given = parser().parse_args(words)
-    try:
-        device = pick_device(given.device)
-        root = Path(given.data_root) if given.data_root else None
-        setup = Setup(
-            profile(given.profile), given.seed, device, root, progress=not given.quiet and sys.stderr.isatty()
-        )
-        store = Store(given.store, device, say=lambda line: print(line, flush=True))
-        if given.command == "run":
-            chosen = registry.experiments(given.experiment)
-            if given.bfloat16:
-                BFLOAT16.add("cpu")
-            if given.published_networks:
-                for name in restore_networks(setup, store, Results.open(PUBLISHED / setup.profile.name)):
-                    store.say(f"published: {name}")
-            registry.run(chosen, setup, store, given.workers)
-        elif given.command == "status":
-            _status(setup, store, registry.experiments(given.experiment))
-        elif given.command == "bench":
-            _bench(setup, given.case, given.output or checkout() / "bench")
-        elif given.command == "data":
-            _data(setup, given.download)
-        elif given.command == "publish":
-            chosen = registry.experiments(given.experiment)
-            place = checkout() / setup.profile.name
-            results = publish(chosen, setup, store, place, registry.all_claims())
-            print(f"published to {results.folder}")
-        elif given.publish:
-            _binder("build").publish()
-        elif given.pdf:
-            print(f"printed to {_binder('pdf').pdf()}")
-        else:
-            book, chosen = _binder("build"), registry.experiments([])
-            registry.run(chosen, setup, store, given.workers)
-            place = book.BUILD / "results" / setup.profile.name
-            results = publish(chosen, setup, store, place, registry.all_claims())
-            print(f"the book lies at {book.build(results)}")
-    except FmlibError as error:
-        print(f"fmlib: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fmlib: stopped; run again to go on", file=sys.stderr)
-        return 130
-    return 0
+    model = build(setup.profile.network, 0).to(setup.device)
+    size = (32, setup.profile.network.channels, setup.profile.data.size, setup.profile.data.size)
+    images = torch.full(size, 0.5, device=setup.device, requires_grad=True)
+    measured = []
+    for _ in range(3):
+        start = time.perf_counter()
+        (gradient,) = torch.autograd.grad(model(images).sum(), images)
+        float(gradient.sum())  # waits for the device
+        measured.append((time.perf_counter() - start) / len(images))
+    return min(measured)

@@ -8,19 +8,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 
-from fmlib.core.config import AttackSpec, ImageMaskSpec, MaskSpec, NetworkSpec, SyntheticSpec, TrainSpec
+from fmlib.core.config import (
+    AttackSpec,
+    FrequencyMapSpec,
+    ImageMaskSpec,
+    MaskSpec,
+    NetworkSpec,
+    SyntheticSpec,
+    TrainSpec,
+)
 from fmlib.core.data import Split
 from fmlib.core.device import BFLOAT16
 from fmlib.core.models import build
 from fmlib.core.synthetic import make_synthetic
 from fmlib.core.training import train
-from fmlib.pipeline.store import Store
+from fmlib.pipeline.plotting import Picture
+from fmlib.pipeline.store import Artifact, Store
 from fmlib.studies.shared.profiles import PROFILES, Profile
+from fmlib.studies.shared.setup import Setup
 
 pytest_plugins = ["browsing"]
 
@@ -66,7 +77,7 @@ class Linear(nn.Module):
         return images.flatten(1) @ self.weight.T + self.bias
 
 
-def snapshot(model: nn.Module) -> dict[str, Any]:
+def _snapshot(model: nn.Module) -> dict[str, Any]:
     """All that `frozen` promises to leave alone, for comparison."""
     return {
         "modes": [module.training for module in model.modules()],
@@ -74,6 +85,21 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         "grads": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
         "state": {name: value.tolist() for name, value in model.state_dict().items()},
     }
+
+
+class FakeResults:
+    """Published results of the profile "quick" that hold the given files: name without suffix -> table or arrays."""
+
+    profile = "quick"
+
+    def __init__(self, **files: Any) -> None:
+        self.files = files
+
+    def table(self, name: str) -> Any:
+        return self.files[name].copy()
+
+    def arrays(self, name: str) -> Any:
+        return self.files[name]
 
 
 @pytest.fixture(scope="session")
@@ -90,19 +116,19 @@ def memory_checkpoint():
 
 
 @pytest.fixture(scope="session")
-def look():
-    """The function `snapshot`."""
-    return snapshot
+def snapshot():
+    """The function that records the state of a model."""
+    return _snapshot
 
 
 @pytest.fixture(scope="session")
-def planted_spec() -> SyntheticSpec:
+def synthetic_spec() -> SyntheticSpec:
     return SyntheticSpec(size=16, classes=3, distractors=2, train=384, validation=96)
 
 
 @pytest.fixture(scope="session")
-def planted(planted_spec):
-    return make_synthetic(planted_spec)
+def synthetic(synthetic_spec):
+    return make_synthetic(synthetic_spec)
 
 
 @pytest.fixture(scope="session")
@@ -116,15 +142,15 @@ def quick_training() -> TrainSpec:
 
 
 @pytest.fixture(scope="session")
-def _trained(planted, tiny_network, quick_training):
+def _trained(synthetic, tiny_network, quick_training):
     model = build(tiny_network, seed=0)
-    history = train(model, planted.train, planted.validation, quick_training, seed=0, progress=False)
+    history = train(model, synthetic.train, synthetic.validation, quick_training, seed=0, progress=False)
     return model, history
 
 
 @pytest.fixture
 def trained(_trained):
-    """A small network trained on the planted data (a copy for each test)."""
+    """A small network trained on synthetic data (a copy for each test)."""
     return copy.deepcopy(_trained[0])
 
 
@@ -172,7 +198,7 @@ def small(epochs: int = 2, mask_epochs: int = 4) -> Profile:
         mask=MaskSpec(lr=0.05, batch=50, epochs=mask_epochs),
         single_mask=MaskSpec(lr=0.02, epochs=1),
         image_mask=ImageMaskSpec(lr=0.05, epochs=40, patience=10),
-        images=0,
+        n_image_masks=0,
         synthetic_repetitions=1,
     )
 
@@ -180,3 +206,60 @@ def small(epochs: int = 2, mask_epochs: int = 4) -> Profile:
 def files(root: Path) -> dict[str, bytes]:
     """Relative path -> content of every file below `root`."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def drawn(picture: Picture) -> Picture:
+    """The picture, after drawing it as a notebook does."""
+    assert isinstance(picture, Picture)
+    assert picture._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
+    return picture
+
+
+def shown(axes: Any) -> np.ndarray:
+    """The plane that an axes shows."""
+    return np.asarray(axes.get_images()[0].get_array())
+
+
+def legend(drawing: Any) -> list[str]:
+    """The texts in the legend of an axes, or of a whole picture."""
+    box = drawing.legends[0] if isinstance(drawing, Picture) else drawing.get_legend()
+    return [text.get_text() for text in box.get_texts()]
+
+
+def dc_centred(plane: np.ndarray) -> np.ndarray:
+    """A square plane (H, H) with DC in the middle, by index arithmetic."""
+    side = len(plane)
+    order = (np.arange(side) - side // 2) % side
+    return plane[order[:, None], order[None, :]]
+
+
+def symmetric_mask(seed: int, side: int) -> np.ndarray:
+    """A random full mask (side, side) with M(-f) = M(f)."""
+    plane = np.random.default_rng(seed).random((side, side)).astype(np.float32)
+    opposite = -np.arange(side) % side
+    return (plane + plane[opposite[:, None], opposite[None, :]]) / 2
+
+
+def map_artifact(count: int, seed: int, image: np.ndarray | None = None, kept: np.ndarray | None = None) -> Artifact:
+    """Distinct random frequency maps of 16 px, as the task that learns them stores them."""
+    half = np.random.default_rng(seed).random((count, 1, 16, 9)).astype(np.float32)
+    arrays = {"image": np.arange(count) if image is None else image, "half": half, "target": np.arange(count) % 5}
+    arrays["kept"] = np.ones(count, bool) if kept is None else kept
+    arrays |= {name: np.ones(count) for name in ("converged", "steps", "loss", "l1_share")}
+    return Artifact(arrays)
+
+
+@pytest.fixture
+def map_sets() -> dict[str, Artifact]:
+    """Maps of 20 images for each network and kind; N's PGD maps are of images 23 to 4, and every second one is kept."""
+    names = [f"{network} {kind}" for network in "NA" for kind in ("essential", "PGD", "DeepFool", "FAB")]
+    sets = {name: map_artifact(20, seed) for seed, name in enumerate(names)}
+    sets["N PGD"] = map_artifact(20, 50, image=np.arange(4, 24)[::-1].copy(), kept=np.arange(20) % 2 == 0)
+    return sets
+
+
+@pytest.fixture(scope="session")
+def map_setup() -> Setup:
+    """A setup whose frequency maps take seconds."""
+    spec = FrequencyMapSpec(penalty=0.01, lr=0.1, epochs=24, min_epochs=21)
+    return Setup(replace(small(), n_maps=30, frequency_map=spec), 0, CPU, progress=False)

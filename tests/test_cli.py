@@ -1,21 +1,30 @@
 """The command line: each bad input gives one clear line and exit code 2, and leaves nothing half-written."""
 
-import json
+import io
+import os
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fmlib import cli
 from fmlib.cli import main
 from fmlib.core import data
 from fmlib.core.data import SELECTIONS
 from fmlib.core.device import BFLOAT16
-from fmlib.core.errors import FmlibError
 from fmlib.pipeline import results
-from fmlib.pipeline.results import Results
-from fmlib.publishing import build
+from fmlib.pipeline.store import Store
+from fmlib.publishing import build, pdf
+from fmlib.studies import registry
 from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.setup import Setup
+from fmlib.studies.what_it_costs.benchmark import CASES
 
 
 @pytest.fixture
@@ -30,6 +39,19 @@ def fmlib(tmp_path, capsys):
     return call
 
 
+def python(source, *words, **environment):
+    """Run Python source in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", source, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | environment,
+    )
+
+
 def refused(result, *parts):
     code, _, errors = result
     assert code == 2
@@ -37,7 +59,7 @@ def refused(result, *parts):
     assert all(part in errors[0] for part in ("fmlib: ", *parts)), errors
 
 
-def photographs(root, images=2, names=("n01440764", "n02102040")):
+def imagenette(root, images=2, names=("n01440764", "n02102040")):
     """A tiny tree in Imagenette's layout."""
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
     for split in ("train", "val"):
@@ -49,22 +71,207 @@ def photographs(root, images=2, names=("n01440764", "n02102040")):
     return root
 
 
+# -------------------------------------------------------------------------------------------------------- grammar
+
+COMMANDS = [
+    ["run"],
+    ["status"],
+    ["publish"],
+    ["data"],
+    ["bench"],
+    ["book", "build"],
+    ["book", "publish"],
+    ["book", "pdf"],
+]
+#: What `--help` must not import: each takes a noticeable time.
+HEAVY = {"matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch", "torchvision", "tqdm", "umap"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["book", "build", "--help"], ["run", "--sed", "1"]])
+def test_help_and_wrong_options_import_nothing_heavy(words):
+    source = "import sys; from fmlib.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    result = python(source, *words)
+    assert result.returncode == 0, result.stderr
+    assert HEAVY.isdisjoint(result.stderr.split())
+
+
+def test_help_lists_the_commands(capsys):
+    for group in (["run", "status", "publish", "data", "bench", "book"], ["build", "publish", "pdf"]):
+        assert main(["--help"] if "run" in group else ["book", "--help"]) == 0
+        listed = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line]
+        assert sorted(listed) == sorted(group)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(words, capsys):
+    assert main([*words, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Usage: fmlib {' '.join(words)}" in out
+    if words[-1] in ("run", "build"):
+        assert "--workers" in out
+    if words in ([*group, name] for group, name in (([], "run"), ([], "data"), (["book"], "build"))):
+        assert all(
+            option in out for option in ("--profile", "--seed", "--device", "--quiet", "FMLIB_DATA", "FMLIB_STORE")
+        )
+
+
+def test_help_names_every_profile_and_case(capsys):
+    main(["bench", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{', '.join(list(PROFILES)[:-1])} or {list(PROFILES)[-1]}" in out
+    assert f"{', '.join(list(CASES)[:-1])} or {list(CASES)[-1]}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["missing command", "'fmlib --help'"]),
+        (["rnu"], ["'rnu'", "'fmlib --help'"]),
+        (["book"], ["missing command", "'fmlib book --help'"]),
+        (["book", "--publish"], ["--publish", "'fmlib book --help'"]),
+        (["run", "--huge"], ["--huge", "'fmlib run --help'"]),
+        (["run", "--seed", "x"], ["--seed", "integer", "'fmlib run --help'"]),
+        (["run", "--seed"], ["--seed", "requires an argument"]),
+        (["book", "pdf", "now"], ["now", "'fmlib book pdf --help'"]),
+    ],
+    ids=lambda words: " ".join(words) or "nothing",
+)
+def test_words_that_are_not_understood(words, parts, capsys):
+    code = main(words)
+    refused((code, "", capsys.readouterr().err.strip().splitlines()), *parts)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "publish", "data"])
+def test_a_seed_below_zero(fmlib, command, tmp_path):
+    refused(fmlib(command, "--seed", "-1"), "--seed", "0 or more", "-1")
+    assert not (tmp_path / "store").exists()
+
+
+def test_options_of_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FMLIB_STORE", str(tmp_path / "kept"))
+    monkeypatch.setenv("FMLIB_DATA", str(tmp_path / "nowhere"))
+    assert main(["run", "harmonics", "--device", "cpu", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["data", "--profile", "laptop", "--device", "cpu"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------- bad input
+
+
 def test_unknown_profile(fmlib):
     refused(fmlib("run", "--profile", "huge"), "'huge'", "quick, laptop, paper")
 
 
-def test_unknown_recipe(fmlib, tmp_path):
-    refused(fmlib("run", "networks", "netwroks"), "'netwroks'", "dataset-masks")
+@pytest.mark.parametrize("command", ["run", "status", "publish"])
+def test_unknown_experiment(fmlib, tmp_path, command):
+    refused(fmlib(command, "networks", "netwroks"), "'netwroks'", "dataset-masks")
     assert not (tmp_path / "store").exists()
+
+
+def test_all_beside_others_is_all(fmlib):
+    lines = fmlib("status", "harmonics", "all")[1].splitlines()
+    assert [name for name in registry.all_experiments() if any(line.startswith(name) for line in lines)] == list(
+        registry.all_experiments()
+    )
 
 
 def test_no_workers(fmlib):
     refused(fmlib("run", "harmonics", "--workers", "0"), "at least one worker")
 
 
-def test_a_lone_recipe_beside_others(fmlib):
-    refused(fmlib("run", "without-gpu", "networks"), "without-gpu cannot be had beside other experiments")
-    refused(fmlib("publish", "all", "without-gpu"), "without-gpu cannot be had beside other experiments")
+@pytest.mark.parametrize("words", [["run", "networks"], ["book", "build"]], ids=" ".join)
+@pytest.mark.parametrize("place", ["file", "file/below", "file/below/further"])
+def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, capsys, words, place):
+    monkeypatch.setattr(registry, "run", lambda *_: pytest.fail("the work has begun"))
+    (tmp_path / "file").touch()
+    code = main([*words, "--store", str(tmp_path / place), "--device", "cpu"])
+    refused((code, "", capsys.readouterr().err.strip().splitlines()), str(tmp_path / place), "--store", "FMLIB_STORE")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_a_store_without_permission(fmlib, monkeypatch, error):
+    def refuse(**options):
+        raise error
+
+    monkeypatch.setattr(registry, "run", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    refused(fmlib("run", "networks"), "cannot write to the store", error.strerror)
+
+
+# ------------------------------------------------------------------------------------------------- interruptions
+
+#: Sends this process Ctrl-C while a command imports the module that the first word names, or if it imports none.
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupting(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from fmlib.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("torch", ["run"]), ("pandas", ["book", "publish"])],
+    ids=["torch", "pandas"],
+)
+def test_ctrl_c_during_imports(module, words):
+    result = python(INTERRUPTED, module, *words)
+    assert result.returncode == 130
+    assert result.stderr.strip().splitlines() == ["fmlib: stopped; run the same command again to go on"]
+    assert not result.stdout
+
+
+def test_ctrl_c_during_the_work(fmlib, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "run", interrupted)
+    code, _, errors = fmlib("run", "harmonics")
+    assert (code, errors) == (130, ["fmlib: stopped; run the same command again to go on"])
+
+
+# ------------------------------------------------------------------------------------------------------ progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_shows_bars_unless_told_not_to(tmp_path, monkeypatch, quiet):
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    words = ["run", "synthetic", "--store", str(tmp_path / "store"), "--device", "cpu", "--workers", "1"]
+    monkeypatch.setattr(Store, "get", lambda *_: None)
+    assert main([*words, *(["--quiet"] if quiet else [])]) == 0
+    total = len(registry.experiments(["synthetic"])[0].tree(Setup(PROFILES["quick"], 0, torch.device("cpu"))))
+    if quiet:
+        assert not err.getvalue()
+    else:
+        assert f"0 of {total} tasks, about" in err.getvalue()
+        assert f"{total} of {total} tasks, done" in err.getvalue()
+        assert "computing network N (quick tiny_vgg, seed 0)" in err.getvalue()
+        assert not out.getvalue()  # the bars say it
+
+
+def test_elsewhere_there_are_plain_lines(fmlib, monkeypatch):
+    monkeypatch.setattr(registry, "run", lambda chosen, setup, store, workers: store.say("computing it"))
+    code, out, errors = fmlib("run", "harmonics")
+    assert (code, out, errors) == (0, "computing it\n", [])
+
+
+# ------------------------------------------------------------------------------------------------------ commands
 
 
 @pytest.mark.parametrize("words", [(), ("--bfloat16",)], ids=["full", "reduced"])
@@ -81,7 +288,7 @@ def test_unknown_device(fmlib, capsys):
     assert "quantum" in capsys.readouterr().err
 
 
-def test_photographs_without_a_folder(fmlib, monkeypatch):
+def test_images_without_a_folder(fmlib, monkeypatch):
     monkeypatch.delenv("FMLIB_DATA", raising=False)
     refused(fmlib("run", "networks", "--profile", "laptop"), "--data-root")
 
@@ -95,19 +302,19 @@ def test_folder_without_imagenette(fmlib, tmp_path):
 
 
 def test_partial_classes(fmlib, tmp_path):
-    root = photographs(tmp_path / "data")
+    root = imagenette(tmp_path / "data")
     refused(fmlib("data", "--profile", "laptop", "--data-root", str(root)), "n02979186", "extract")
 
 
 def test_partial_images(fmlib, tmp_path):
-    root = photographs(tmp_path / "data", names=SELECTIONS["paper-text"][0])
+    root = imagenette(tmp_path / "data", names=SELECTIONS["paper-text"][0])
     refused(fmlib("run", "networks", "--profile", "laptop", "--data-root", str(root)), "10 images", "4710")
     assert not (tmp_path / "store").exists()
 
 
-def test_truncated_photograph(fmlib, tmp_path, monkeypatch):
+def test_truncated_image(fmlib, tmp_path, monkeypatch):
     names = SELECTIONS["paper-text"][0]
-    root = photographs(tmp_path / "data", names=names)
+    root = imagenette(tmp_path / "data", names=names)
     monkeypatch.setitem(SELECTIONS, "paper-text", (names, 10, 10))
     broken = root / "imagenette2-160" / "train" / names[0] / "1.JPEG"
     broken.write_bytes(broken.read_bytes()[:400])
@@ -116,7 +323,7 @@ def test_truncated_photograph(fmlib, tmp_path, monkeypatch):
 
 
 def test_status_knows_what_is_missing_and_its_cost(fmlib):
-    code, out, errors = fmlib("status", "planted")
+    code, out, errors = fmlib("status", "synthetic")
     assert code == 0
     assert not errors
     assert "0 of " in out
@@ -124,12 +331,12 @@ def test_status_knows_what_is_missing_and_its_cost(fmlib):
     assert "left" in out
 
 
-def test_status_without_photographs_says_so_and_goes_on(fmlib, monkeypatch):
+def test_status_without_images_says_so_and_goes_on(fmlib, monkeypatch):
     monkeypatch.delenv("FMLIB_DATA", raising=False)
     code, out, _ = fmlib("status", "--profile", "laptop")
     assert code == 0
-    assert "networks        cannot be planned: this profile needs photographs" in out
-    assert "missing  network N (quick tiny_vgg, seed 0)" in out  # the planted test needs none
+    assert re.search("networks        cannot be planned: .*--data-root", out)
+    assert "missing  network N (quick tiny_vgg, seed 0)" in out  # experiment synthetic needs none
 
 
 def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
@@ -137,7 +344,7 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(data, "Imagenette", offline)
-    root = str(tmp_path / "photographs")
+    root = str(tmp_path / "images")
     refused(fmlib("data", "--profile", "laptop", "--data-root", root, "--download"), "no route", "try again")
 
 
@@ -145,43 +352,45 @@ def test_publishing_before_computing(fmlib):
     refused(fmlib("publish"), "missing", "fmlib run")
 
 
-def test_an_installed_package_writes_nothing_into_itself(fmlib, monkeypatch):
-    monkeypatch.setattr(results, "INSTALLED", results.PUBLISHED)
-    for command in ("publish", "bench", "book"):
-        refused(fmlib(command), "checkout", "clone")
+def test_an_installed_package_writes_nothing_into_itself(fmlib, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", Path("site-packages/fmlib/published"))
+    for command in (["publish"], ["bench"], ["book", "build"]):
+        refused(fmlib(*command), "checkout", "clone")
+    for command in (["book", "publish"], ["book", "pdf"]):
+        code = main(command)
+        refused((code, "", capsys.readouterr().err.strip().splitlines()), "checkout", "clone")
 
 
 def test_the_book_says_which_package_it_lacks(fmlib, monkeypatch):
-    monkeypatch.delattr("fmlib.book")
-    monkeypatch.delitem(sys.modules, "fmlib.book")
+    monkeypatch.delattr("fmlib.publishing.build")
+    monkeypatch.delitem(sys.modules, "fmlib.publishing.build")
     monkeypatch.setitem(sys.modules, "papermill", None)
-    refused(fmlib("book"), "papermill", "[book]")
+    refused(fmlib("book", "build"), "papermill", "[book]")
 
 
-def test_data_of_planted_profile(fmlib):
+def test_book_build_computes_publishes_and_builds(fmlib, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(registry, "run", lambda chosen, setup, store, workers: called.append((len(chosen), workers)))
+    monkeypatch.setattr(cli, "_publish", lambda chosen, setup, store, folder: called.append((len(chosen), folder)))
+    monkeypatch.setattr(build, "build", lambda results: tmp_path / "index.html")
+    code, out, _ = fmlib("book", "build", "--workers", "3")
+    count = len(registry.all_experiments())
+    assert code == 0
+    assert called == [(count, 3), (count, tmp_path / "_build" / "results")]
+    assert str(tmp_path / "index.html") in out
+
+
+def test_book_publish_and_pdf(monkeypatch, capsys, tmp_path):
+    called = []
+    monkeypatch.setattr(build, "publish", lambda: called.append("publish"))
+    monkeypatch.setattr(pdf, "pdf", lambda: tmp_path / "book.pdf")
+    assert main(["book", "publish"]) == main(["book", "pdf"]) == 0
+    assert called == ["publish"]
+    assert str(tmp_path / "book.pdf") in capsys.readouterr().out
+
+
+def test_data_of_a_profile_with_generated_images(fmlib):
     code, out, _ = fmlib("data")
     assert code == 0
-    assert "nothing to fetch" in out
-
-
-def test_results_cut_short(tmp_path):
-    (tmp_path / "a.csv").write_text("x\n1\n")
-    digest = "0" * 64
-    (tmp_path / "manifest.json").write_text(json.dumps({"profile": "quick", "files": {"a.csv": digest}}))
-    with pytest.raises(FmlibError, match=r"a\.csv does not match its checksum"):
-        Results.open(tmp_path).table("a")
-    (tmp_path / "manifest.json").write_text('{"profile": "qui')
-    with pytest.raises(FmlibError, match="damaged"):
-        Results.open(tmp_path)
-    with pytest.raises(FmlibError, match="no results"):
-        Results.open(tmp_path / "elsewhere")
-
-
-def test_every_profile_is_complete():
-    assert set(PROFILES) == {"quick", "laptop", "paper"}
-    assert PROFILES["paper"].network.architecture == "vgg11_bn"
-
-
-def test_colab_cell_reads_the_address_from_the_settings():
-    assert "github.com" in build.colab_source()
-    assert "torch" not in build.colab_source().split("git+")[1]
+    assert "nothing to download" in out

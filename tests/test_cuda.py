@@ -20,11 +20,11 @@ pytestmark = [
 ]
 
 
-def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, planted):
+def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, synthetic):
     spec, found = ImageMaskSpec(lr=0.05, epochs=80), {}
     for device in ("cpu", "cuda"):
         model = copy.deepcopy(trained).to(device)
-        images = planted.validation.pixels(slice(16)).to(device)
+        images = synthetic.validation.pixels(slice(16)).to(device)
         targets = predictions(model, images)
         learned = learn_masks(
             model, images, targets, torch.arange(16, device=device), spec, seed=0, centre=0.5, progress=False
@@ -34,8 +34,8 @@ def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, planted):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_attacks_run_on_the_device(trained, planted, family):
-    images, labels = planted.validation.pixels(slice(8)).cuda(), planted.validation.labels[:8].cuda()
+def test_attacks_run_on_the_device(trained, synthetic, family):
+    images, labels = synthetic.validation.pixels(slice(8)).cuda(), synthetic.validation.labels[:8].cuda()
     spec = EvaluationSpec(0.1, 0.05, 3, restarts=2, queries=50)
     found = perturb(trained.cuda(), images, labels, spec, seed=0, purpose="x", family=family)
     assert found.device.type == "cuda"
@@ -49,12 +49,12 @@ def test_controls_are_drawn_on_the_device():
     assert drawn.flatten(1).sum(1).tolist() == sets.flatten(1).sum(1).tolist()
 
 
-def test_training_runs_on_the_device(trained, planted, quick_training):
+def test_training_runs_on_the_device(trained, synthetic, quick_training):
     device = torch.device("cuda")
     history = train(
         trained.cuda(),
-        planted.train.to(device),
-        planted.validation.to(device),
+        synthetic.train.to(device),
+        synthetic.validation.to(device),
         quick_training,
         seed=0,
         progress=False,

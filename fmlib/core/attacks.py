@@ -1,4 +1,4 @@
-"""Adversarial attacks on [0,1] pixels, through torchattacks."""
+"""Adversarial attacks on pixels in [0, 1], through torchattacks."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from fmlib.core.errors import require
 
 
 class CarliniWagner(torchattacks.CW):
-    """torchattacks' CW, whose margin fails on a GPU: it indexes a CPU tensor by labels on the device."""
+    """torchattacks' CW with a margin that works on a GPU: the original indexes a CPU tensor by labels on the device."""
 
     def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """By how much the right logit leads the best other one, at least 0: (B, classes), (B,) -> (B,)."""
-        own = torch.nn.functional.one_hot(labels, outputs.shape[1]).bool()
-        return (outputs[own] - outputs.masked_fill(own, -torch.inf).amax(1)).clamp_min(-self.kappa)
+        """The logit of the label minus the largest other logit, at least -kappa: (B, classes), (B,) -> (B,)."""
+        is_label = torch.nn.functional.one_hot(labels, outputs.shape[1]).bool()
+        return (outputs[is_label] - outputs.masked_fill(is_label, -torch.inf).amax(1)).clamp_min(-self.kappa)
 
 
 class AutoAttack(torchattacks.attack.Attack):
-    """Croce and Hein's standard ensemble: APGD, targeted APGD, targeted FAB, and Square on what withstands them.
+    """The standard ensemble of Croce and Hein (2020): APGD, targeted APGD, targeted FAB and Square.
 
-    torchattacks' own takes ten classes, ten steps and a seed from the clock. Here targets are all the network's other
-    classes, and the spec gives the steps and queries; the standard is 100 and 5000. Targeted APGD divides by a
-    difference of the fourth logit and is left out for fewer than four classes.
+    Each attack runs on the images that are still classified correctly after the ones before it. torchattacks' own class
+    assumes ten classes and ten steps, and takes its seed from the clock. Here the targets are all other classes of the
+    network, and the spec gives steps and queries (100 and 5,000 in the standard). The loss of targeted APGD uses the
+    fourth-largest logit, so that attack is left out for fewer than four classes.
     """
 
     def __init__(self, model: nn.Module, spec: AttackSpec) -> None:
@@ -35,7 +36,7 @@ class AutoAttack(torchattacks.attack.Attack):
         self.spec = spec
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, C, H, W) and labels (B,) -> attacked images; one that withstands is returned as it was."""
+        """Attacked images from images (B, C, H, W) and labels (B,); those still classified correctly are unchanged."""
         with torch.no_grad():
             classes = self.get_logits(images[:1]).shape[1]
         common = {"eps": self.spec.epsilon, "seed": torch.initial_seed()}
@@ -49,18 +50,21 @@ class AutoAttack(torchattacks.attack.Attack):
         return torchattacks.MultiAttack(parts)(images, labels).detach()
 
 
-def _projected(model: nn.Module, spec: AttackSpec) -> torchattacks.attack.Attack:
-    """PGD from a random start; with restarts, again and again on the images that withstand, returned as they were."""
+def _pgd(model: nn.Module, spec: AttackSpec) -> torchattacks.attack.Attack:
+    """PGD from a random start, repeated `spec.restarts` times on the images that are still classified correctly.
+
+    With several restarts, images that are classified correctly after all of them are returned unchanged.
+    """
     attack = torchattacks.PGD(model, spec.epsilon, spec.step, spec.steps, random_start=True)
     return attack if spec.restarts == 1 else torchattacks.MultiAttack([attack] * spec.restarts)
 
 
-#: Family -> the attack of a model. DeepFool and CW seek a misclassification at least l2 distance, FAB at least
-#: l-infinity distance up to 0.3, and know no radius; the others move within the spec's l-infinity ball. CW cannot move
-#: a pixel that is wholly black or white. FAB starts at the image and draws nothing. Square sees logits only, no
-#: gradients: where it fools more images than PGD with restarts, the gradients are masked.
+#: Name of an attack -> how it is built for a model. DeepFool and CW minimise the l2 distance of a misclassified image,
+#: FAB the l-infinity distance, up to 0.3; they ignore the spec's radius. The others stay within the spec's l-infinity
+#: ball. CW cannot change a pixel that is exactly black or white. FAB starts at the image and is deterministic. Square
+#: uses logits only, no gradients: if it fools more images than PGD with restarts, the network masks its gradients.
 FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack]] = {
-    "PGD": _projected,
+    "PGD": _pgd,
     "FGSM": lambda model, spec: torchattacks.FGSM(model, spec.epsilon),
     "DeepFool": lambda model, spec: torchattacks.DeepFool(model, steps=20),
     "CW": lambda model, spec: CarliniWagner(model, c=10, steps=50, lr=0.002),
@@ -75,13 +79,31 @@ FAMILIES: dict[str, Callable[[nn.Module, AttackSpec], torchattacks.attack.Attack
 def perturb(
     model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, seed: int, purpose: str, family: str = "PGD"
 ) -> Tensor:
-    """Adversarial images, within [0, 1], of `images` (B, C, H, W) with `labels` (B,): same shape.
+    """Adversarial images, untargeted.
 
-    family: a key of FAMILIES; by default projected gradient ascent of the cross-entropy from a random start, within
-    `spec.epsilon` (l-infinity, pixel units) of the images. The model is attacked in eval mode and left as it was.
-    Raises `FmlibError` for pixels outside [0, 1] and an unknown family.
-    Source: Madry et al. (2018), Goodfellow et al. (2015), Moosavi-Dezfooli et al. (2016), Carlini and Wagner (2017),
-    Croce and Hein (2020), Andriushchenko et al. (2020), as torchattacks implements them.
+    Sources: Madry et al. (2018), Goodfellow et al. (2015), Moosavi-Dezfooli et al. (2016), Carlini and Wagner (2017),
+    Croce and Hein (2020) and Andriushchenko et al. (2020), as torchattacks implements them.
+
+    Args:
+        model: a classifier that returns logits (B, classes). It is attacked in eval mode and left as it was.
+        images: pixels in [0, 1], (B, C, H, W).
+        labels: (B,), the classes to lead the network away from.
+        spec: radius (l-infinity, pixel units), step length and number of steps.
+        seed: seed of the attack's random numbers.
+        purpose: name of the attack's random stream: the same seed and purpose give the same attack.
+        family: a key of `FAMILIES`; by default projected gradient descent (PGD) from a random start.
+
+    Returns:
+        The attacked images, pixels in [0, 1], (B, C, H, W).
+
+    Raises:
+        FmlibError: a pixel lies outside [0, 1], or the family is unknown.
+
+    Example:
+        >>> spec = fmlib.AttackSpec(epsilon=0.03, step=0.01)
+        >>> attacked = fmlib.perturb(network, images, labels, spec, seed=0, purpose="example")
+        >>> bool((attacked - images).abs().max() <= 0.031)
+        True
     """
     require(family in FAMILIES, f"unknown attack {family!r}: choose one of {', '.join(FAMILIES)}")
     require(

@@ -1,11 +1,15 @@
-"""TODO"""
+"""Augmentation: the images that each training regime shows to the network, made on the device.
+
+All regimes crop and flip at random. N adds nothing; S, T and R also scale, shift or rotate in the same warp; A and F
+attack the result with PGD or FGSM. `REGIMES` maps each letter to its regime.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +29,11 @@ def random_affine(
     translation: float = 0.0,
     rotation: float = 0.0,
 ) -> Tensor:
-    """One random affine map an image, (count, 2, 3), from output to input coordinates in [-1, 1]^2.
+    """One random affine map per image, (count, 2, 3), from output to input coordinates in [-1, 1]^2.
 
-    crop: range of the area that is cut out and enlarged, sides in ratio 3/4 to 4/3; scale: range of the zoom;
-    translation: largest shift as a fraction of the side; rotation: largest angle, degrees, either way.
-    The crop and the flip come first, then zoom, rotation and shift, all in one warp.
+    The crop and the flip come first, then zoom, rotation and shift. flip: mirror half of the images from left to right;
+    crop: range of the relative area that is cut out and enlarged, with aspect ratios from 3/4 to 4/3; scale: range of
+    the zoom factor; translation: largest shift, as a fraction of the side; rotation: largest angle, degrees.
     """
     device = rng.device
 
@@ -45,45 +49,40 @@ def random_affine(
     shift_x, shift_y = 2 * uniform(-translation, translation), 2 * uniform(-translation, translation)
     cos, sin = torch.cos(turn) / zoom, torch.sin(turn) / zoom
     inner = torch.stack((cos, sin, -sin, cos), -1).view(-1, 2, 2)
-    offset = -(inner @ torch.stack((shift_x, shift_y), -1)[:, :, None])  # undo the shift, then turn and zoom
+    offset = -(inner @ torch.stack((shift_x, shift_y), -1)[:, :, None])  # undo the shift, then rotation and zoom
     frame = torch.stack((width * mirror, height), -1)[:, :, None]
     centre = torch.stack((centre_x, centre_y), -1)[:, :, None]
     return torch.cat((frame * inner, frame * offset + centre), -1)
 
 
 def warp(images: Tensor, affine: Tensor) -> Tensor:
-    """Each image (B, C, H, W) under its own map (B, 2, 3), bilinear; black outside the picture."""
+    """Images (B, C, H, W) under one map each (B, 2, 3), interpolated bilinearly; outside the image is black."""
     grid = torch.nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
     return torch.nn.functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
 @dataclass
 class Batch:
-    """What a regime sees: pixels (B, C, H, W), labels (B,), the network, the spec and sources of randomness."""
+    """What a regime augments: a batch of images, the network in training and the sources of randomness."""
 
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # (B, C, H, W), in [0, 1]
+    labels: Tensor  # (B,)
     model: nn.Module
     spec: TrainSpec
-    rng: torch.Generator
-    seed: int
-    step: int
-    clean: Tensor = field(init=False)  # the images as `affine` left them, before any attack
+    rng: torch.Generator  # of the random maps
+    seed: int  # of the attacks, with `step`
+    step: int  # number of the training step
+    clean: Tensor = field(init=False)  # the images that `affine` returned, before any attack
 
     def affine(self, **ranges: Any) -> Tensor:
-        """The images under the spec's crop and flip and one regime's random map, in one warp."""
+        """The images under the spec's crop and flip and the regime's random map, in one warp."""
         maps = random_affine(len(self.images), self.rng, crop=self.spec.crop, flip=self.spec.flip, **ranges)
         self.clean = warp(self.images, maps)
         return self.clean
 
 
-def plain(batch: Batch) -> Tensor:
-    """N: random resized crop and horizontal flip."""
-    return batch.affine()
-
-
 def adversarial(batch: Batch, family: str = "PGD") -> Tensor:
-    """A: as N, then attacked by PGD against the network unmasked."""
+    """The images of N, attacked on the network itself; FGSM is one step of length epsilon from the clean image."""
     images, purpose = batch.affine().clamp(0, 1), f"step {batch.step}"
     with mixed_precision(images.device):
         return perturb(
@@ -91,31 +90,21 @@ def adversarial(batch: Batch, family: str = "PGD") -> Tensor:
         )
 
 
-def fast_adversarial(batch: Batch) -> Tensor:
-    """F: as A, by one step of length epsilon from the image itself."""
-    return adversarial(batch, "FGSM")
+class Regime(NamedTuple):
+    """A training regime."""
+
+    network: str  # the name of its networks in words
+    augment: Callable[[Batch], Tensor]  # the images shown to the network, of the shape of `Batch.images`
 
 
-def scale(batch: Batch) -> Tensor:
-    """S: as N, zoomed by a factor in [.5, 1.5]."""
-    return batch.affine(scale=(0.5, 1.5))
-
-
-def translate(batch: Batch) -> Tensor:
-    """T: as N, shifted by up to 40% of the side in both directions."""
-    return batch.affine(translation=0.4)
-
-
-def rotate(batch: Batch) -> Tensor:
-    """R: as N, turned by up to 180 degrees either way."""
-    return batch.affine(rotation=180)
-
-
-REGIMES: dict[str, Callable[[Batch], Tensor]] = {
-    "N": plain,
-    "A": adversarial,
-    "S": scale,
-    "T": translate,
-    "R": rotate,
-    "F": fast_adversarial,
+REGIMES = {
+    "N": Regime("standard", lambda batch: batch.affine()),
+    "A": Regime("adversarially trained", adversarial),
+    "S": Regime("scale", lambda batch: batch.affine(scale=(0.5, 1.5))),
+    "T": Regime("translation", lambda batch: batch.affine(translation=0.4)),
+    "R": Regime("rotation", lambda batch: batch.affine(rotation=180)),
+    "F": Regime("FGSM-trained", lambda batch: adversarial(batch, "FGSM")),
 }
+
+#: Regime -> the name of its networks in words, for figures and captions.
+NETWORK_NAMES = {key: regime.network for key, regime in REGIMES.items()}

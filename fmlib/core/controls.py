@@ -1,6 +1,6 @@
-"""Sets of frequencies to set a mask against: its strongest entries, and random sets of the same size.
+"""Sets of frequencies to compare a mask with: its largest entries, and random controls of the same size.
 
-A set is a bool half plane (B, H, W // 2 + 1), one for each image. Every half-plane entry counts once.
+Sets are bool half planes (B, H, W // 2 + 1), one per image. Every entry of the half plane counts once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from fmlib.core.spectra import column_weights, radius
 
 
 def top_k(half: Tensor, fraction: float) -> Tensor:
-    """The given fraction of each mask's non-zero entries, the largest first: (B, H, Wh) masks -> sets.
+    """The largest entries of each mask: a given fraction of its non-zero ones.
 
-    At least one entry of a mask that has any; of equal entries those earlier in the plane come first.
+    Args:
+        half: masks, (B, H, W // 2 + 1).
+        fraction: share of the non-zero entries to select, rounded to whole entries.
+
+    Returns:
+        Sets (B, H, W // 2 + 1) bool; at least one entry of a mask that is not all zero. Among equal entries, those
+        that come first in the plane are selected.
+
+    Example:
+        >>> fmlib.top_k(masks.half, fraction=0.1).shape
+        torch.Size([1, 16, 9])
     """
     flat = half.flatten(1)  # (B, F)
     support = (flat > 0).sum(1)
@@ -24,30 +34,51 @@ def top_k(half: Tensor, fraction: float) -> Tensor:
 
 
 def random_control(sets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random sets of the same sizes as `sets` (B, H, Wh), anywhere in the half plane. draws: on the sets' device."""
+    """Random sets of the same sizes, anywhere in the half plane.
+
+    Args:
+        sets: (B, H, W // 2 + 1) bool.
+        rng: a generator on the device of `sets`.
+
+    Returns:
+        One random set per given set, (B, H, W // 2 + 1) bool.
+    """
     flat = sets.flatten(1)
-    return _drawn(flat, torch.zeros(flat.shape[1], dtype=torch.long, device=sets.device), rng).view_as(sets)
+    return _sample(flat, torch.zeros(flat.shape[1], dtype=torch.long, device=sets.device), rng).view_as(sets)
 
 
 def matched_control(sets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random sets with as many entries as `sets` (B, H, Wh) in each ring of radius r +- 1/2 cycle an image.
+    """Random sets with the same radial distribution: as many entries in each ring of radius r +- 1/2 cycle per image.
 
-    Entries that stand for one frequency (columns 0 and Nyquist) and for two are matched apart, so that each ring has as
-    many frequencies of the full plane. What tells the sets apart is direction and place within the ring.
+    Entries that stand for one frequency (the columns of DC and Nyquist) and for two are matched separately, so that
+    each ring has as many frequencies of the full plane. The sets differ only in direction and position within the ring.
+
+    Args:
+        sets: (B, H, W // 2 + 1) bool, of images with an even width.
+        rng: a generator on the device of `sets`.
+
+    Returns:
+        One random set per given set, (B, H, W // 2 + 1) bool.
+
+    Example:
+        >>> strongest = fmlib.top_k(masks.half, 0.1)
+        >>> control = fmlib.matched_control(strongest, torch.Generator().manual_seed(0))
+        >>> bool(control.sum() == strongest.sum())
+        True
     """
     height, columns = sets.shape[-2:]
     width = 2 * (columns - 1)
     ring = radius(height, width)[:, :columns].round().long().to(sets.device)
     single = (column_weights(width, sets.device) == 1).long()  # (Wh,)
-    return _drawn(sets.flatten(1), (2 * ring + single).flatten(), rng).view_as(sets)
+    return _sample(sets.flatten(1), (2 * ring + single).flatten(), rng).view_as(sets)
 
 
-def _drawn(flat: Tensor, group: Tensor, rng: torch.Generator) -> Tensor:
-    """As many random entries of each group as `flat` (B, F) has there; group: (F,) numbers from 0."""
+def _sample(flat: Tensor, group: Tensor, rng: torch.Generator) -> Tensor:
+    """As many random entries of each group as `flat` (B, F) has in it; group: (F,), group numbers from 0."""
     groups = int(group.max()) + 1
     member = torch.nn.functional.one_hot(group, groups).to(torch.float32)  # (F, groups)
     wanted = flat.to(torch.float32) @ member  # (B, groups)
     scores = torch.rand(flat.shape, generator=rng, device=flat.device, dtype=torch.float64)
-    place = (scores + group).argsort(dim=1).argsort(dim=1)  # by group, at random within
-    start = member.sum(0).cumsum(0) - member.sum(0)  # of each group, in that order
-    return place - start[group] < wanted[:, group]
+    rank = (scores + group).argsort(dim=1).argsort(dim=1)  # sorted by group, in random order within a group
+    start = member.sum(0).cumsum(0) - member.sum(0)  # rank of the first entry of each group
+    return rank - start[group] < wanted[:, group]

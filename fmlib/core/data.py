@@ -1,4 +1,4 @@
-"""Images and labels: photographs decoded once to uint8, planted frequencies, augmentation on the device."""
+"""Images and labels: splits on a device, and images from disk, decoded once to uint8."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fmlib.core.config import ImageSpec, SyntheticSpec, fingerprint
 from fmlib.core.errors import FmlibError, require
 
 #: Named choices of five Imagenette classes: WordNet ids, and the numbers of training and validation images.
-#: The paper's text and figures disagree on the five classes; "paper-text" gives the counts it prints.
+#: The paper's text and figures disagree on the five classes; "paper-text" matches the printed numbers of images.
 SELECTIONS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "paper-text": (("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"), 4710, 1934),
     "paper-code": (("n02102040", "n03000684", "n03028079", "n03394916", "n03417042"), 4671, 1973),
@@ -27,7 +27,12 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], int, int]] = {
 
 @dataclass
 class Split:
-    """Images as uint8 (N, C, H, W) and labels as int64 (N,), on one device."""
+    """Images as uint8 (N, C, H, W) and labels as int64 (N,), on one device.
+
+    Example:
+        >>> fmlib.Split(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1])).pixels().shape
+        torch.Size([2, 3, 16, 16])
+    """
 
     images: Tensor
     labels: Tensor
@@ -40,11 +45,11 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """Chosen images as float32 in [0, 1]: (B, C, H, W)."""
+        """The images at `index` as float32 in [0, 1]: (B, C, H, W)."""
         return self.images[index].float() / 255
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and labels in order, `size` at a time."""
+        """Pixels (B, C, H, W) and labels (B,) in order, in batches of `size`."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield self.pixels(part), self.labels[part]
@@ -60,51 +65,52 @@ class Dataset:
 
 
 def folders(spec: ImageSpec, root: Path | None) -> dict[str, ImageFolder]:
-    """The two folder trees of a photographic data set, `train` and `validation`, listed but not decoded.
+    """The folder trees `train` and `validation` of a data set, listed but not decoded.
 
-    Raises `FmlibError` if the folder is missing, or a class or part of its images is.
+    Raises `FmlibError` if a folder, a class or some of its images are missing.
     """
     if root is None:
-        raise FmlibError(
-            "this profile needs photographs: give --data-root (or FMLIB_DATA), or run 'fmlib data --download'"
-        )
+        raise FmlibError("these images need a folder: give --data-root (or FMLIB_DATA), or run 'fmlib data --download'")
     require(
         root.is_dir(), f"data folder {root} does not exist: give another --data-root, or run 'fmlib data --download'"
     )
     base = root
     if spec.source == "imagenette":
         base = root / "imagenette2-160"
-        mend = "extract the archive there, or run 'fmlib data --download'"
-        require(base.is_dir(), f"no imagenette2-160 folder in {root}: {mend}")
-    found = {}
+        fix = "extract the archive there, or run 'fmlib data --download'"
+        require(base.is_dir(), f"no imagenette2-160 folder in {root}: {fix}")
+    trees = {}
     for split, folder in (("train", "train"), ("validation", "val")):
         try:
-            found[split] = ImageFolder(str(base / folder))
+            trees[split] = ImageFolder(str(base / folder))
         except (RuntimeError, FileNotFoundError) as error:
             raise FmlibError(
-                f"{base / folder} holds no folders of images, one a class: extract the data again"
+                f"{base / folder} does not have one folder of images per class: extract the data again"
             ) from error
-    require(found["train"].classes == found["validation"].classes, f"train and val in {base} have different classes")
+    require(trees["train"].classes == trees["validation"].classes, f"train and val in {base} have different classes")
     if spec.selection != "all":
-        require(spec.selection in SELECTIONS, f"unknown selection {spec.selection!r}: {', '.join(SELECTIONS)} or all")
-        wanted, *counts = SELECTIONS[spec.selection]
-        for tree, count in zip(found.values(), counts, strict=True):
-            absent = [name for name in wanted if name not in tree.class_to_idx]
-            require(not absent, f"{tree.root} lacks the class folders {', '.join(absent)}: extract the whole archive")
-            tree.samples = [
-                (path, wanted.index(tree.classes[c])) for path, c in tree.samples if tree.classes[c] in wanted
-            ]
-            require(
-                len(tree.samples) == count,
-                f"{tree.root} has {len(tree.samples)} images of {spec.selection}, not {count}: extract again",
-            )
-        for tree in found.values():
-            tree.classes = list(wanted)
-    return found
+        _select(trees, spec.selection)
+    return trees
+
+
+def _select(trees: dict[str, ImageFolder], selection: str) -> None:
+    """Reduce the trees to the classes of a selection, in its order."""
+    require(selection in SELECTIONS, f"unknown selection {selection!r}: {', '.join(SELECTIONS)} or all")
+    wanted, *counts = SELECTIONS[selection]
+    for tree, count in zip(trees.values(), counts, strict=True):
+        absent = [name for name in wanted if name not in tree.class_to_idx]
+        require(not absent, f"{tree.root} lacks the class folders {', '.join(absent)}: extract the whole archive")
+        tree.samples = [(path, wanted.index(tree.classes[c])) for path, c in tree.samples if tree.classes[c] in wanted]
+        require(
+            len(tree.samples) == count,
+            f"{tree.root} has {len(tree.samples)} images of {selection}, not {count}: extract the archive again",
+        )
+    for tree in trees.values():
+        tree.classes = list(wanted)
 
 
 def source_fingerprint(spec: ImageSpec | SyntheticSpec, root: Path | None) -> str:
-    """Identity of the data: for photographs, a hash of every file's name and size; for planted data, the spec."""
+    """Fingerprint of the data: of every file's name and size, or of the spec of synthetic images."""
     if isinstance(spec, SyntheticSpec):
         return fingerprint(spec)
     listed = [
@@ -118,17 +124,17 @@ def source_fingerprint(spec: ImageSpec | SyntheticSpec, root: Path | None) -> st
 def _decode(path: str, spec: ImageSpec) -> Tensor:
     try:
         with Image.open(path) as file:
-            picture = file.convert("L" if spec.channels == 1 else "RGB")
-            square = functional.center_crop(functional.resize(picture, [spec.size]), [spec.size])
+            image = file.convert("L" if spec.channels == 1 else "RGB")
+            square = functional.center_crop(functional.resize(image, [spec.size]), [spec.size])
     except (OSError, UnidentifiedImageError) as error:
         raise FmlibError(f"cannot decode {path} ({error}): replace the file, or extract the data again") from error
     return functional.pil_to_tensor(square)  # (C, size, size) uint8
 
 
 def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
-    """Decode all photographs of `spec` found under `root`, resized and centre-cropped to (C, size, size) uint8.
+    """Decode all images of `spec` below `root`, resized and centre-cropped to (C, size, size) uint8.
 
-    Raises `FmlibError` for a missing or partial folder and for an image that cannot be decoded.
+    Raises `FmlibError` for a missing or incomplete folder and for an image that cannot be decoded.
     """
     splits, names = {}, []
     for split, tree in folders(spec, root).items():
@@ -138,22 +144,22 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
         names = tree.classes
     if spec.source == "imagenette":
         known = Imagenette(str(root), split="val", size="160px")
-        words = dict(zip(known.wnids, known.classes, strict=True))  # WordNet id -> names, the common one first
+        words = dict(zip(known.wnids, known.classes, strict=True))  # WordNet id -> names, the most common first
         names = [words[name][0] for name in names]
     return Dataset(splits["train"], splits["validation"], names)
 
 
 def sample_image(name: str, size: int) -> Tensor:
-    """scikit-learn's photograph of that name, "china" or "flower", gray and centre-cropped: uint8 (1, size, size)."""
-    photograph = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
-    gray = functional.resize(functional.rgb_to_grayscale(photograph), [size], antialias=True)
+    """scikit-learn's sample image "china" or "flower", gray and centre-cropped: uint8 (1, size, size)."""
+    image = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
+    gray = functional.resize(functional.rgb_to_grayscale(image), [size], antialias=True)
     return functional.center_crop(gray, [size])
 
 
 def download(root: Path) -> None:
-    """Fetch Imagenette (160 px) into `root` through torchvision, which checks the archive.
+    """Download Imagenette (160 px) into `root` with torchvision, which verifies the archive.
 
-    Raises `FmlibError` if it cannot be fetched or is damaged.
+    Raises `FmlibError` if the download fails or the archive is damaged.
     """
     if not (root / "imagenette2-160").is_dir():
         try:
@@ -161,5 +167,5 @@ def download(root: Path) -> None:
             Imagenette(str(root), split="train", size="160px", download=True)
         except (OSError, RuntimeError) as error:
             raise FmlibError(
-                f"cannot fetch Imagenette into {root} ({error}): check the connection and try again"
+                f"cannot download Imagenette into {root} ({error}): check the connection and try again"
             ) from error

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Evaluation: losses, predictions and correctness of a classifier, on clean, filtered or attacked images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fmlib.core.errors import FmlibError, require
 
 
 def check_classifier(model: nn.Module, images: Tensor, classes: int) -> None:
-    """Raise `FmlibError` unless `model` maps images (B, C, H, W), finite pixels, to finite logits (B, classes)."""
+    """Raise `FmlibError` unless `model` maps finite images (B, C, H, W) to at least `classes` finite logits."""
     require(images.ndim == 4, f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
-    require(bool(torch.isfinite(images).all()), "the images hold NaN or infinite pixels: repair or drop them")
+    require(bool(torch.isfinite(images).all()), "the images have NaN or infinite pixels: repair or remove them")
     with frozen(model), torch.no_grad():
         try:
             logits = model(images[:2])
@@ -33,18 +33,18 @@ def check_classifier(model: nn.Module, images: Tensor, classes: int) -> None:
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Each image's cross-entropy, and whether it is classified rightly: two (N,) tensors.
+    """The cross-entropy of each image (N,), and whether it is classified correctly (N,), on the images' device.
 
-    batches: pixels (B, C, H, W) and labels (B,). The model is evaluated in eval mode and left as it was.
+    batches: pixels (B, C, H, W) and labels (B,). The model is evaluated in eval mode and its own mode is restored.
     """
-    losses, right = [], []
+    losses, correct = [], []
     with frozen(model), torch.no_grad():
         for images, labels in batches:
             with mixed_precision(images.device):
                 logits = model(images.contiguous(memory_format=torch.channels_last)).float()
             losses.append(cross_entropy(logits, labels, reduction="none"))
-            right.append(logits.argmax(1) == labels)
-    return torch.cat(losses), torch.cat(right)
+            correct.append(logits.argmax(1) == labels)
+    return torch.cat(losses), torch.cat(correct)
 
 
 def correctness(
@@ -54,35 +54,49 @@ def correctness(
     attack: AttackSpec | None = None,
     *,
     seed: int = 0,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> Tensor:
-    """Whether each image is classified rightly: (N,) bool, on the CPU.
+    """Whether each image is classified correctly, with its pixels transformed or attacked if wanted.
 
-    transform: applied to the pixels first, for instance a mask; attack: attacked by PGD before that.
+    Args:
+        model: a classifier that returns logits (B, classes).
+        data: N images and their labels, on the model's device.
+        transform: applied to the pixels (B, C, H, W) before the model, for instance a mask.
+        attack: PGD on the model without the transform, applied before the transform.
+        seed: of the random starts of the attack.
+        batch_size: images per forward pass; with an attack, another size means other random starts.
+
+    Returns:
+        (N,) bool, on the CPU.
+
+    Example:
+        >>> filtered = lambda pixels: fmlib.apply_mask(pixels, masks.half[0], centre=0.5)
+        >>> fmlib.correctness(network, data.validation, filtered).shape
+        torch.Size([16])
     """
 
     def prepared() -> Iterator[tuple[Tensor, Tensor]]:
-        for number, (images, labels) in enumerate(data.batches(batch)):
+        for index, (images, labels) in enumerate(data.batches(batch_size)):
             if attack:
-                images = perturb(model, images, labels, attack, seed=seed, purpose=f"evaluation {number}")
+                images = perturb(model, images, labels, attack, seed=seed, purpose=f"evaluation {index}")
             yield (transform(images) if transform else images), labels
 
     return evaluate(model, prepared())[1].cpu()
 
 
 def attack_all(
-    model: torch.nn.Module, images: Split, spec: AttackSpec, *, seed: int, purpose: str, family: str = "PGD"
+    model: nn.Module, images: Split, spec: AttackSpec, *, seed: int, purpose: str, family: str = "PGD"
 ) -> Tensor:
-    """A split's images under one attack: (N, C, H, W), in batches with a random start each."""
+    """All images of a split under one attack (see `attacks.perturb`): (N, C, H, W)."""
     return torch.cat(
         [
-            perturb(model, pixels, labels, spec, seed=seed, purpose=f"{purpose} {number}", family=family)
-            for number, (pixels, labels) in enumerate(images.batches(256))
+            perturb(model, pixels, labels, spec, seed=seed, purpose=f"{purpose} {index}", family=family)
+            for index, (pixels, labels) in enumerate(images.batches(256))
         ]
     )
 
 
-def predictions(model: torch.nn.Module, pixels: Tensor) -> Tensor:
-    """The class that a network gives to each image: (B, C, H, W) -> (B,)."""
+def predictions(model: nn.Module, pixels: Tensor) -> Tensor:
+    """The class predicted for each image: (B, C, H, W) -> (B,)."""
     with torch.no_grad():
         return torch.cat([model(part).argmax(1) for part in pixels.split(256)])

@@ -1,7 +1,7 @@
-"""Fourier heat maps: how often a network errs when one frequency is added to its images.
+"""Fourier heat maps: a network's error rate when noise of a single frequency is added to its images.
 
-The frequency (i, j) of the half plane is the real image U_ij ~ cos(2 pi (i y / H + j x / W)) of unit l2 norm. In the
-columns of DC and Nyquist, rows i and -i are the same image.
+The noise of frequency (i, j) of the half plane is the real image U_ij ~ cos(2 pi (i y / H + j x / W)) of unit l2 norm.
+In the columns of DC and Nyquist, rows i and -i give the same image.
 """
 
 from __future__ import annotations
@@ -23,68 +23,101 @@ from fmlib.core.spectra import full_plane
 
 
 def basis(frequencies: Tensor, size: tuple[int, int]) -> Tensor:
-    """U_ij of the frequencies (i, j), (K, 2) cycles an image: (K, H, W), each of l2 norm 1."""
+    """The images U_ij of l2 norm 1.
+
+    Args:
+        frequencies: (K, 2), pairs (i, j) in cycles per image.
+        size: (H, W) in pixels.
+
+    Returns:
+        (K, H, W).
+    """
     height, width = size
     down = torch.arange(height, device=frequencies.device) / height
     across = torch.arange(width, device=frequencies.device) / width
-    turns = frequencies[:, 0, None, None] * down[:, None] + frequencies[:, 1, None, None] * across
-    waves = torch.cos(2 * math.pi * turns)
+    phase = frequencies[:, 0, None, None] * down[:, None] + frequencies[:, 1, None, None] * across
+    waves = torch.cos(2 * math.pi * phase)
     return waves / waves.flatten(1).norm(dim=1)[:, None, None]
 
 
 def errors(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int = 128) -> Tensor:
-    """Whether each image is misclassified under each frequency: (N, H, W // 2 + 1) bool, on the CPU.
+    """Whether each image is misclassified with noise of each frequency.
 
-    An image x becomes x + s norm U_ij, clamped to [0, 1]; norm is in pixel units, of each channel; the sign s = +-1 is
-    drawn for each image, channel and frequency. `chunk` images at a time are on the device, whatever their number and
-    that of the frequencies. The model is evaluated in eval mode and left as it was. Source: Yin et al. (2019).
+    An image x becomes x + s * norm * U_ij, clamped to [0, 1], with a random sign s = +-1 per image, channel and
+    frequency. Source: Yin et al. (2019).
+
+    Args:
+        model: a classifier that returns logits (B, classes). It is evaluated in eval mode and left as it was.
+        data: N images and their labels.
+        norm: l2 norm of the noise in each channel, pixel units.
+        seed: seed of the signs.
+        chunk: largest number of noisy images at a time.
+
+    Returns:
+        (N, H, W // 2 + 1) bool, on the CPU.
+
+    Raises:
+        FmlibError: `norm` or `chunk` is not positive.
     """
-    require(norm > 0 and chunk >= 1, "a heat map needs a positive norm and chunk")
+    require(norm > 0 and chunk >= 1, f"norm and chunk must be positive, not {norm} and {chunk}")
     count, channels, height, width = data.images.shape
     frequencies = torch.cartesian_prod(torch.arange(height), torch.arange(width // 2 + 1))  # (F, 2)
 
-    def signs(number: int) -> Tensor:
-        """-1 or 1 of frequency `number`, (N, C, 1, 1)."""
-        rng = generator(seed, f"signs {number}")
+    def signs(index: int) -> Tensor:
+        """-1 or 1 for frequency `index`, (N, C, 1, 1)."""
+        rng = generator(seed, f"signs {index}")
         return 2 * torch.randint(0, 2, (count, channels, 1, 1), generator=rng) - 1
 
-    def perturbed() -> Iterator[tuple[Tensor, Tensor]]:
-        for numbers in torch.arange(len(frequencies)).split(max(chunk // count, 1)):
-            waves = norm * basis(frequencies[numbers].to(data.images.device), (height, width))  # (K, H, W)
-            sign = torch.stack([signs(number) for number in numbers.tolist()]).to(waves)  # (K, N, C, 1, 1)
+    def noisy_batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.arange(len(frequencies)).split(max(chunk // count, 1)):
+            waves = norm * basis(frequencies[indices].to(data.images.device), (height, width))  # (K, H, W)
+            sign = torch.stack([signs(index) for index in indices.tolist()]).to(waves)  # (K, N, C, 1, 1)
             for start in range(0, count, chunk):
                 part = slice(start, start + chunk)
-                moved = data.pixels(part) + sign[:, part] * waves[:, None, None]  # (K, B, C, H, W)
-                yield moved.clamp(0, 1).flatten(0, 1), data.labels[part].repeat(len(numbers))
+                noisy = data.pixels(part) + sign[:, part] * waves[:, None, None]  # (K, B, C, H, W)
+                yield noisy.clamp(0, 1).flatten(0, 1), data.labels[part].repeat(len(indices))
 
-    right = evaluate(model, perturbed())[1]  # (F * N,)
-    return ~right.view(height, width // 2 + 1, count).movedim(-1, 0).cpu()
+    correct = evaluate(model, noisy_batches())[1]  # (F * N,)
+    return ~correct.view(height, width // 2 + 1, count).movedim(-1, 0).cpu()
 
 
 def heat_map(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int = 128) -> Tensor:
-    """Share of images misclassified under each frequency: (H, W // 2 + 1), see `errors`."""
+    """Share of images misclassified with noise of each frequency, (H, W // 2 + 1); arguments as of `errors`.
+
+    Example:
+        >>> fmlib.heat_map(network, data.validation, norm=1.0, seed=0).shape
+        torch.Size([16, 9])
+    """
     return errors(model, data, norm, seed=seed, chunk=chunk).float().mean(0)
 
 
-def rank_correlation(found: Tensor, half: Tensor, *, seed: int, resamples: int = 1000) -> Measured:
-    """Spearman's correlation, over the full plane, of a heat map with a half mask (H, W // 2 + 1), and its interval.
+def rank_correlation(misclassified: Tensor, half: Tensor, *, seed: int, resamples: int = 1000) -> Measured:
+    """Spearman's correlation of a heat map with a half mask over the full plane, with a bootstrap interval over images.
 
-    found: (N, H, W // 2 + 1), as `errors` returns. Interior columns stand for two frequencies and count twice. The
-    interval is the 95% bootstrap percentile one over images, widened to hold the value: drawing images anew adds noise
-    to the map, which pulls every resample towards zero.
+    The interval holds the 2.5 to 97.5 percentiles of the resamples, widened to contain the value: resampling the images
+    adds noise to the map, which biases every resample towards zero.
+
+    Args:
+        misclassified: (N, H, W // 2 + 1) bool, as `errors` returns.
+        half: (H, W // 2 + 1), of images with an even width.
+        seed: seed of the resamples.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The correlation, its 95% interval and N. The correlation of a constant map is 0.
     """
-    count, width = len(found), 2 * (half.shape[-1] - 1)
-    rng = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    weights = np.concatenate((np.ones((1, count)), rng)) / count  # the images themselves, then the resamples
-    maps = torch.from_numpy(weights) @ found.flatten(1).double()
-    whole = full_plane(maps.view(-1, *half.shape), width).flatten(1).numpy()
-    ranks = _standardized(rankdata(whole, axis=1))
+    count, width = len(misclassified), 2 * (half.shape[-1] - 1)
+    counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    weights = np.concatenate((np.ones((1, count)), counts)) / count  # the images themselves, then the resamples
+    maps = torch.from_numpy(weights) @ misclassified.flatten(1).double()
+    full = full_plane(maps.view(-1, *half.shape), width).flatten(1).numpy()
+    ranks = _standardized(rankdata(full, axis=1))
     values = ranks @ _standardized(rankdata(full_plane(half, width).numpy().flatten()))
     low, high = np.percentile(values[1:], (2.5, 97.5))
     return Measured(float(values[0]), float(min(low, values[0])), float(max(high, values[0])), count)
 
 
 def _standardized(ranks: np.ndarray) -> np.ndarray:
-    """Ranks (..., F) less their mean, to norm 1; equal ranks give zero."""
+    """Ranks (..., F) minus their mean, scaled to norm 1; equal ranks give zeros."""
     centred = ranks - ranks.mean(-1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30)

@@ -1,8 +1,11 @@
 """Adam on many independent masks in one batch, each with its own stop rule.
 
 The masks share a network and nothing else. A batch holds as many *active* masks as fit into memory, each with its own
-moments and step count. A mask that has stopped is replaced by the next, so that the batch stays full until none is
+moments and step count. A mask that has stopped is replaced by the next, so that the batch stays full until no mask is
 left. The host reads values from the device only every `CHECK_EVERY` steps.
+
+`masks.learn_masks` is the function to call. This module is what it stands on: `Problem` holds the fixed inputs, `Fit`
+the changing state, and an `Objective` defines the cost of a mask and its stop rule.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from fmlib.core.device import generator, memory_budget, mixed_precision, one_cyc
 from fmlib.core.errors import FmlibError
 from fmlib.core.spectra import filter_spectrum
 
-#: Steps between two refills, when the host checks for stopped masks and non-finite values and saves checkpoints.
+#: Steps between two refills. At each, the host checks for stopped masks and non-finite values, and saves checkpoints.
 CHECK_EVERY = 20
-#: Raised when the state of a fit changes its layout; a checkpoint of another version is dropped.
+#: The version of a fit's saved state. Increase it when the layout changes; a state of another version is dropped.
 STATE_VERSION = 2
 
 #: The metrics logged for every epoch of a mask.
@@ -34,13 +37,13 @@ METRICS = ("invariance", "l1_share", "kept", "clipped")
 
 @dataclass
 class Epoch:
-    """What a stop rule reads after an epoch, a row for each of the A active masks."""
+    """What a stop rule reads after an epoch, one row for each of the A active masks."""
 
     index: Tensor  # (A,), indices of the masks
     epoch: Tensor  # (A,), completed epochs before this one
     initial_share: Tensor  # (A,), L1 share at the start of the epoch
     metrics: dict[str, Tensor]  # name -> (A,), values of this epoch
-    earlier: dict[str, Tensor]  # "invariance" and "l1_share" -> (A, window), of the last epochs before it, in order
+    earlier: dict[str, Tensor]  # "invariance" and "l1_share" -> (A, window), of the last epochs before it, oldest first
 
 
 class Objective(Protocol):
@@ -51,10 +54,10 @@ class Objective(Protocol):
     window: int  # epochs that `is_stable` looks back
 
     def share(self, masks: Tensor, width: int) -> Tensor:
-        """The mean of each mask over the full plane of width `width`: (A, ..., H, W // 2 + 1) -> (A,)."""
+        """The mean of each mask over the full plane with `width` columns: (A, ..., H, W // 2 + 1) -> (A,)."""
 
     def cost(self, losses: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Each image's cost from its losses with and without mask, and whether it is clipped; all (B,)."""
+        """Cost of each image from its losses with and without the mask, and whether the cost is clipped: (B,) each."""
 
     def is_stable(self, epoch: Epoch) -> Tensor:
         """Whether the epoch changed a mask so little that it may stop: (A,) bool."""
@@ -65,14 +68,14 @@ class Problem:
     """The fixed inputs of a fit."""
 
     model: nn.Module  # frozen
-    images: Tensor  # (N, C, H, W)
-    centre: float
+    images: Tensor  # (N, C, H, W), pixels in [0, 1]
+    centre: float  # gray level about which the masks filter
     labels: Tensor  # (N,)
     members: list[Tensor]  # per mask, the indices of its images
     reference: Tensor  # (N,), losses of the unmasked images
     spec: MaskSpec | FrequencyMapSpec
     objective: Objective
-    seed: int
+    seed: int  # of the order of each mask's images
 
     @cached_property
     def batch(self) -> int:
@@ -94,9 +97,15 @@ class Problem:
         return torch.fft.rfft2(self.images[chosen] - self.centre)
 
     def cost(self, masks: Tensor, spectrum: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cost, correctness and clipping of the chosen images, B // A for each of A masks: (A, B // A) each.
+        """Cost, correctness and clipping of B images, B // A for each of A masks.
 
-        masks: (A, ..., H, W // 2 + 1); spectrum: (B, C, H, W // 2 + 1) of the images; chosen: (B,) their indices.
+        Args:
+            masks: (A, ..., H, W // 2 + 1).
+            spectrum: (B, C, H, W // 2 + 1), of the images, grouped by mask.
+            chosen: (B,), the indices of the images.
+
+        Returns:
+            Three tensors (A, B // A): the cost, whether the prediction is correct, and whether the cost is clipped.
         """
         each = len(chosen) // len(masks)
         if each > 1:
@@ -113,7 +122,7 @@ class Problem:
     def default_batch_size(self) -> int:
         """How many masks fit into the memory budget of one step, at least one.
 
-        Measured from the bytes that autograd stores for one more image.
+        It is estimated from the bytes that autograd stores for one more image.
         """
 
         def stored_bytes(count: int) -> int:
@@ -131,17 +140,16 @@ class Problem:
                 return sum(storages.values())
 
         weights = sum(parameter.nbytes for parameter in self.model.parameters())
-        return max(
-            memory_budget(self.images.device, weights) // max(stored_bytes(2) - stored_bytes(1), 1) // self.batch, 1
-        )
+        per_image = max(stored_bytes(2) - stored_bytes(1), 1)
+        return max(memory_budget(self.images.device, weights) // per_image // self.batch, 1)
 
 
 class Fit:
     """The changing state of a fit, saved and restored as a whole.
 
-    `rows` holds the A active masks, by name a tensor of A rows: "mask", Adam's moments "exp_avg" and "exp_avg_sq", the
-    mask's "index", its completed epochs "epoch", the consecutive "stable" ones, and the last values of "invariance"
-    and "l1_share".
+    `rows` maps names to tensors with one row for each of the A active masks: "mask"; Adam's moments "exp_avg" and
+    "exp_avg_sq"; the "index" of the mask; "epoch", its number of completed epochs; "stable", the number of consecutive
+    stable epochs; and the last values of "invariance" and "l1_share" (A, window).
     """
 
     def __init__(self, problem: Problem, batch_size: int) -> None:
@@ -151,7 +159,7 @@ class Fit:
         self.epochs = torch.zeros(count, dtype=torch.long)
         self.converged = torch.zeros(count, dtype=torch.bool)
         self.started = 0  # masks that are active or finished: the first ones
-        self.log: list[dict[str, Tensor]] = []  # one entry a refill, see `log_epochs`
+        self.log: list[dict[str, Tensor]] = []  # one entry per refill, see `log_epochs`
         self.recent: list[Tensor] = []  # (4, A), the metrics of each epoch since the last refill
         self.since = torch.empty(0, dtype=torch.long)  # (A,), completed epochs of the active masks at the last refill
         self.rates = _rates(problem).to(problem.images.device)
@@ -163,9 +171,12 @@ class Fit:
         return self.started - len(self.rows["mask"])
 
     def refill(self) -> bool:
-        """Store the masks that have stopped and start others in their place; return whether any mask is active.
+        """Store the masks that have stopped, start others in their place, and return whether any mask is active.
 
-        The host synchronises with the device only here. Raises `FmlibError` if a value is no longer finite.
+        The host synchronises with the device only here.
+
+        Raises:
+            FmlibError: a metric or a moment is no longer finite.
         """
         if self.recent:
             self.log_epochs()
@@ -182,7 +193,7 @@ class Fit:
         return len(self.rows["mask"]) > 0
 
     def step(self) -> None:
-        """Run the epochs up to the next refill, of all active masks."""
+        """Run all active masks up to the next refill, at least one epoch."""
         problem, indices = self.problem, self.rows["index"].tolist()
         self.since = self.rows["epoch"].cpu()
         completed = self.since.tolist()
@@ -196,10 +207,10 @@ class Fit:
                     for k, before in zip(indices, completed, strict=True)
                 ]
                 chosen = [part.flatten() for part in torch.stack(orders).chunk(problem.steps, 1)]
-                self._epoch([(part, self.spectrum[self.place[part]]) for part in chosen])
+                self._epoch([(part, self.spectrum[self.position[part]]) for part in chosen])
 
     def last(self) -> dict[str, str]:
-        """The latest metrics, averaged over the active masks, for a progress bar."""
+        """The latest metrics, averaged over the masks that were active, for a progress bar."""
         means = self.log[-1]["metrics"][-1].mean(1).tolist()
         return {name: f"{mean:.4f}" for name, mean in zip(METRICS, means, strict=True)}
 
@@ -214,20 +225,21 @@ class Fit:
         return {name: values.gather(0, last) for name, values in zip(METRICS, table, strict=True)}
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed fit needs."""
+        """Everything that a resumed fit needs, for `restore`."""
         names = ("half", "epochs", "converged", "started", "log", "rows")
         return {"version": STATE_VERSION} | {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `state`; one of another version is dropped, and the fit starts again."""
+        """Continue from a saved `state`; one of another version is dropped, and the fit starts from the beginning."""
         if state.get("version") != STATE_VERSION:
             return
         self.half, self.epochs, self.converged = (state[name].cpu() for name in ("half", "epochs", "converged"))
-        self.started, self.log = state["started"], [{k: v.cpu() for k, v in one.items()} for one in state["log"]]
+        self.started = state["started"]
+        self.log = [{name: value.cpu() for name, value in entry.items()} for entry in state["log"]]
         self.load(state["rows"])
 
     def init(self, count: int) -> dict[str, Tensor]:
-        """Rows of the next `count` masks, at their start."""
+        """Rows of the next `count` masks: all ones, with zero moments."""
         device, start = self.rates.device, self.started
         self.started += count
         zero, earlier = torch.zeros(count, *self.half.shape[1:]), torch.zeros(count, self.problem.objective.window)
@@ -237,18 +249,19 @@ class Fit:
         return {name: value.to(device) for name, value in rows.items()}
 
     def load(self, rows: dict[str, Tensor]) -> None:
-        """Make these rows the active ones, with the spectra of their images."""
+        """Make these rows the active ones, and compute the spectra of their images."""
         self.rows, members = rows, [self.problem.members[k] for k in rows["index"].tolist()]
         if members:
             self.active = torch.cat(members)
             self.spectrum = self.problem.spectrum(self.active)
-            self.place = torch.zeros(len(self.problem.images), dtype=torch.long, device=self.active.device)
-            self.place[self.active] = torch.arange(len(self.active), device=self.active.device)
+            self.position = torch.zeros(len(self.problem.images), dtype=torch.long, device=self.active.device)
+            self.position[self.active] = torch.arange(len(self.active), device=self.active.device)
 
     def _epoch(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """One epoch of the active masks; a mask that has stopped since the last refill is left unchanged.
+        """Run one epoch; a mask that has stopped since the last refill stays in the batch but is left unchanged.
 
-        batches: the images of each step and their spectra, equally many per mask.
+        Args:
+            batches: per step, the indices of the images (B,), equally many per mask, and their spectra.
         """
         rows, spec, objective = self.rows, self.problem.spec, self.problem.objective
         share, width = objective.share, self.problem.images.shape[-1]
@@ -272,7 +285,13 @@ class Fit:
         rows["epoch"] = rows["epoch"] + running
 
     def adam_step(self, grad: Tensor, running: Tensor, step: int) -> None:
-        """One step of Adam (Kingma and Ba, 2015), clamped to [0, 1], by each mask's own count of steps."""
+        """One step of Adam (Kingma and Ba, 2015) with each mask's own step count, then a clamp to [0, 1].
+
+        Args:
+            grad: the gradient of each mask, (A, ..., H, W // 2 + 1).
+            running: (A,) bool, the masks to update.
+            step: the number of the step within the epoch, from 0.
+        """
         rows, steps, beta2 = self.rows, self.problem.steps, self.problem.spec.beta2
         at = (rows["epoch"] * steps + step).clamp(max=len(self.rates) - 1)
         rate, weight, root = (part.view(-1, *[1] * (grad.ndim - 1)) for part in self.rates[at].unbind(1))
@@ -282,17 +301,20 @@ class Fit:
         rows["mask"] = torch.where(running.view(rate.shape), updated.clamp(0, 1), rows["mask"])
 
     def log_epochs(self) -> None:
-        """Log the epochs since the last refill: "metrics" (epochs, 4, A), "epoch" before them (A,), "index" (A,)."""
-        metrics, moment = torch.stack(self.recent), self.rows["exp_avg_sq"]  # infinite after an overflow
+        """Log the epochs since the last refill.
+
+        The entry holds "metrics" (epochs, 4, A), "epoch" (A,), the epochs completed before them, and "index" (A,).
+        """
+        metrics, moment = torch.stack(self.recent), self.rows["exp_avg_sq"]  # infinite after a gradient overflowed
         if not bool(torch.isfinite(metrics).all() & torch.isfinite(moment).all()):
             epoch = int(self.since.max()) + len(metrics)
-            raise FmlibError(f"the mask objective is not finite by epoch {epoch}: lower the learning rate or clip")
+            raise FmlibError(f"the mask objective is not finite by epoch {epoch}: lower the spec's lr or clip")
         self.log.append({"metrics": metrics.cpu(), "epoch": self.since, "index": self.rows["index"].cpu()})
         self.recent = []
 
 
 def _rates(problem: Problem) -> Tensor:
-    """For each step t: rate / (1 - beta_1^t), 1 - beta_1 and sqrt(1 - beta_2^t), as Adam uses them: (steps, 3)."""
+    """Adam's factors of each step t: rate / (1 - beta_1^t), 1 - beta_1 and sqrt(1 - beta_2^t), (steps, 3)."""
     spec, total = problem.spec, problem.spec.epochs * problem.steps
     count = torch.arange(1, total + 1, dtype=torch.float64)
     rate, decay = torch.full_like(count, spec.lr), torch.full_like(count, 0.9)

@@ -1,21 +1,22 @@
-"""Learning Fourier masks: the few frequencies that keep a network's loss.
+"""Learning Fourier masks: the few frequencies that preserve a network's loss.
 
-For a frozen network f and a mask M on the spectrum of its input, M(x) = centre + irfft2(M * rfft2(x - centre)), the
-mask minimises
+A mask M_k filters the spectrum of an image, M_k(x) = centre + irfft2(M_k * rfft2(x - centre)). For a frozen network f
+with cross-entropy L it minimises
 
     J_k(M_k) = mean over its images of g(L(f(M_k(x)), y) - L(f(x), y)) + penalty * mean(M_k),    g(d) = exp(d^2)
 
 with every entry of M_k clamped to [0, 1]. This is equation 2 of Karantzas et al. (2022), with lambda over the L1 norm
 of the all-ones mask as the penalty, as in the authors' code. Dataset, class and image masks differ only by the index
-that maps an image to its mask: one mask for all images, one per class, or one per image. The masks are independent
-problems, summed over k.
+that assigns images to masks: one mask for all images, one per class, or one per image. The masks are independent
+problems, solved together.
 
-**Clipping.** exp(d^2) overflows float32 at |d| = 9.4, and long before that one step with a huge gradient inflates
-Adam's second moment so that the mask stops moving. Beyond |d| = clip, g continues as its tangent: it stays convex and
-once differentiable, its slope is at most 2 * clip * exp(clip^2), and it equals the paper's objective wherever
-|d| <= clip. `Masks.history["clipped"]` records the share of clipped images, and a non-finite value stops the run.
+**Clipping.** exp(d^2) overflows float32 at |d| = 9.4. Long before that, one step with a huge gradient inflates Adam's
+second moment so that the mask stops moving. Beyond |d| = clip, g therefore continues as its tangent. It stays convex
+and continuously differentiable, its slope is at most 2 * clip * exp(clip^2), and it equals the paper's objective
+wherever |d| <= clip. `Masks.history["clipped"]` records the share of clipped images. A non-finite value raises an
+error.
 
-**Frequency maps**, essential and adversarial, have another objective: see frequency_maps.
+**Frequency maps**, essential and adversarial, have another objective: see `frequency_maps`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from fmlib.core.spectra import full_plane, l1_share
 
 
 def clipped_exp_square(difference: Tensor, clip: float) -> Tensor:
-    """g(d) = exp(d^2) up to |d| = clip, and its tangent beyond (see the module's docstring). Same shape as d."""
+    """g(d) = exp(d^2) up to |d| = clip and its tangent beyond, in the shape of d (see the module's docstring)."""
     size, top = difference.abs(), math.exp(clip**2)
     inside = size <= clip
     tangent = top + 2 * clip * top * (size - clip)
@@ -47,7 +48,7 @@ def clipped_exp_square(difference: Tensor, clip: float) -> Tensor:
 
 
 class Invariance:
-    """The objective of the module's docstring, and the stop rule of `learn_masks`."""
+    """The objective of the module's docstring, and the stop rule described in `learn_masks`."""
 
     mask_shape: Sequence[int] = ()  # one mask for all channels
     window = 1
@@ -58,12 +59,12 @@ class Invariance:
         self.spec, self.weight, self.min_accuracy = spec, spec.penalty, spec.min_accuracy_ratio * unmasked
 
     def cost(self, losses: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """g(d) from the losses with and without mask, and whether |d| exceeds the clip: (N,) each."""
+        """g(d), with d the losses with minus without the mask, and whether |d| exceeds the clip: (B,) each."""
         difference = losses - reference
         return clipped_exp_square(difference, self.spec.clip), difference.detach().abs() > self.spec.clip
 
     def is_stable(self, epoch: Epoch) -> Tensor:
-        """Whether share and invariance cost changed by at most their tolerances, at sufficient accuracy: (A,) bool."""
+        """Whether share and invariance cost changed by at most their tolerances at sufficient accuracy: (A,) bool."""
         metrics = epoch.metrics
         loss_change = (metrics["invariance"] - epoch.earlier["invariance"][:, -1]).abs()
         share_change = (metrics["l1_share"] - epoch.initial_share).abs()
@@ -77,13 +78,17 @@ class Masks:
     """Learned masks and the history of their fit.
 
     Attributes:
-        half: the masks as half planes in [0, 1], (K, H, W // 2 + 1); frequency maps (K, C, H, W // 2 + 1).
-        width: W of the images.
+        half: the masks as half planes in [0, 1], (K, H, W // 2 + 1), or (K, C, H, W // 2 + 1) for frequency maps.
+        width: W of the images, pixels.
         converged: (K,) bool, whether the stop rule was met.
-        epochs: (K,) epochs that each mask took.
+        epochs: (K,), the number of epochs that each mask took.
         history: name -> (epochs, K): "invariance" (mean of g, or of the cross-entropy for frequency maps),
-            "l1_share", "kept" (share of images predicted as their label) and "clipped" (share of clipped images).
-            A mask that has stopped keeps its last values.
+            "l1_share" (mean of the mask), "kept" (share of images predicted as their label) and "clipped" (share of
+            clipped images). A mask that has stopped keeps its last values.
+
+    Example:
+        >>> masks.half.shape, masks.full().shape
+        (torch.Size([1, 16, 9]), torch.Size([1, 16, 16]))
     """
 
     half: Tensor
@@ -93,7 +98,7 @@ class Masks:
     history: dict[str, Tensor]
 
     def full(self) -> Tensor:
-        """The masks over the whole plane: (K, H, W) or (K, C, H, W), DC at (0, 0)."""
+        """The masks over the full plane, (K, H, W) or (K, C, H, W), with DC at (0, 0)."""
         return full_plane(self.half, self.width)
 
 
@@ -113,31 +118,38 @@ def learn_masks(
 ) -> Masks:
     """Learn K masks at once, mask `index[i]` from image i, by the objective of the module's docstring.
 
-    An epoch has as many steps as show the largest mask each of its images once; masks of fewer images see theirs more
-    often. A mask stops after `spec.patience` consecutive epochs in which its L1 share changed by at most
-    `spec.share_tol` and its invariance cost by at most `spec.loss_tol`, while it kept at least
-    `spec.min_accuracy_ratio` of the unmasked accuracy. Where networks run in bfloat16, they do so here only if the stop
-    rule ignores the cost (`spec.loss_tol` is infinite, as for dataset masks): rounding changes the cost at every step.
+    An epoch shows each image of the largest mask once. Masks with fewer images see theirs more often. A mask stops
+    after `spec.patience` consecutive epochs in which its L1 share changed by at most `spec.share_tol` and its
+    invariance cost by at most `spec.loss_tol`, while it kept at least `spec.min_accuracy_ratio` of the unmasked
+    accuracy. On devices that run networks in bfloat16, this function does so only if the stop rule ignores the cost
+    (`spec.loss_tol` is infinite, as for dataset masks), because rounding changes the cost at every step.
 
     Args:
-        model: a classifier that returns logits (B, classes).
-        images: pixels (N, C, H, W) in [0, 1].
-        labels: (N,) targets; for image masks the network's own predictions.
-        index: (N,) in 0..K-1; every mask needs at least one image.
+        model: a classifier that maps pixels (B, C, H, W) to logits (B, classes). It is left as it was.
+        images: pixels in [0, 1], (N, C, H, W).
+        labels: targets (N,); for image masks the network's own predictions.
+        index: (N,), the mask of each image, from 0 to K - 1; every mask needs at least one image.
         spec: penalty, optimiser and stop rule.
-        seed: of the order in which each mask sees its images.
-        objective: made from `spec`, the shape of an image and the unmasked accuracies (K,);
+        seed: seed of the order in which each mask sees its images.
+        objective: called with `spec`, the shape (C, H, W) of an image and the unmasked accuracies (K,);
             `frequency_maps.FrequencyMaps` for frequency maps.
-        centre: gray level about which the filter acts, the mean that the network subtracts (`spectra.apply_mask`).
-        batch_size: active masks at a time (default: as many as `device.memory_budget` holds).
-        checkpoint: where the fit saves its state, and from which it resumes.
-        progress: whether to draw a progress bar.
+        centre: gray level about which the filter acts: the mean that the network subtracts, see `spectra.apply_mask`.
+        batch_size: number of masks that are active at a time (default: as many as `device.memory_budget` allows).
+        checkpoint: where the fit saves its state, and from which it resumes (default: none).
+        progress: whether to show a progress bar.
 
     Returns:
-        The masks with their history.
+        The masks and their history.
 
     Raises:
-        FmlibError: inputs do not fit together, or a value is not finite.
+        FmlibError: the inputs do not fit together, or a value is not finite.
+
+    Example:
+        >>> spec = fmlib.ImageMaskSpec(lr=0.05, epochs=20)
+        >>> each = torch.arange(4)  # one mask per image
+        >>> image_masks = fmlib.learn_masks(network, images[:4], labels[:4], each, spec, seed=0, progress=False)
+        >>> image_masks.half.shape
+        torch.Size([4, 16, 9])
     """
     require(len(images) > 0, "there are no images to learn a mask from")
     require(len(images) == len(labels) == len(index), "images, labels and index must have the same length")

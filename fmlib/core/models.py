@@ -1,9 +1,10 @@
-"""Classifiers whose input is [0,1] pixels: torchvision's VGG11-BN and ResNet18, and small ones of both kinds."""
+"""Classifiers of pixels in [0, 1]: torchvision's VGG11-BN and ResNet18, and small networks of both kinds."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torchvision
@@ -30,7 +31,7 @@ class Normalized(nn.Module):
 
 
 class Masked(nn.Module):
-    """A network that sees its images through a half mask (H, W // 2 + 1), or through one each (B, H, W // 2 + 1)."""
+    """A network with a half mask (H, W // 2 + 1) on its input, or with one per image (B, H, W // 2 + 1)."""
 
     def __init__(self, network: nn.Module, mask: Tensor, centre: float) -> None:
         super().__init__()
@@ -42,31 +43,21 @@ class Masked(nn.Module):
 
 
 def vgg(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
-    """A small VGG: per width a 3x3 convolution, 2x2 maximum, batch norm and ReLU; then the mean and a linear layer.
+    """A small VGG: per width a 3x3 convolution, 2x2 max pooling, batch norm and ReLU; then the mean and a linear layer.
 
-    The maximum comes before batch norm and ReLU, which then cost a quarter. The last layer keeps its resolution.
+    Pooling precedes batch norm and ReLU, which reduces their cost to a quarter. The last layer has no pooling.
     """
     layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(itertools.pairwise((channels, *widths)), 1):
-        pool = nn.MaxPool2d(2) if number < len(widths) else nn.Identity()
+    for depth, (before, after) in enumerate(itertools.pairwise((channels, *widths)), 1):
+        pool = nn.MaxPool2d(2) if depth < len(widths) else nn.Identity()
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), pool, nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
 
 
-def tiny_vgg(channels: int, classes: int) -> nn.Module:
-    """Three layers, about 24 thousand weights: for planted frequencies at 32 px."""
-    return vgg(channels, classes, (16, 32, 64))
-
-
-def small_vgg(channels: int, classes: int) -> nn.Module:
-    """Five layers, about 0.3 million weights: for photographs at 64 px on a CPU."""
-    return vgg(channels, classes, (16, 32, 64, 128, 192))
-
-
 def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
-    """A small ResNet: a 3x3 convolution of stride 2, one of torchvision's basic blocks per width, mean, linear layer.
+    """A small ResNet: a 3x3 convolution of stride 2, torchvision's basic block per width, the mean and a linear layer.
 
-    Every block but the first halves the resolution.
+    Every block except the first halves the resolution.
     """
     stem = [nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
     blocks: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
@@ -76,40 +67,43 @@ def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
 
 
-def tiny_resnet(channels: int, classes: int) -> nn.Module:
-    """Three blocks, about 80 thousand weights: for planted frequencies at 32 px."""
-    return resnet(channels, classes, (16, 32, 64))
-
-
-def small_resnet(channels: int, classes: int) -> nn.Module:
-    """Four blocks, about 0.3 million weights: for photographs at 64 px on a CPU."""
-    return resnet(channels, classes, (16, 32, 64, 128))
-
-
 def vgg11_bn(channels: int, classes: int) -> nn.Module:
-    """torchvision's VGG11 with batch norm, its first convolution for `channels` input channels."""
+    """torchvision's VGG11 with batch norm, for `channels` input channels."""
     network = torchvision.models.vgg11_bn(num_classes=classes)
     network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
     return network
 
 
 def resnet18(channels: int, classes: int) -> nn.Module:
-    """torchvision's ResNet18, its first convolution for `channels` input channels."""
+    """torchvision's ResNet18, for `channels` input channels."""
     network = torchvision.models.resnet18(num_classes=classes)
     network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     return network
 
 
+#: Name -> network of given channels and classes. The tiny ones (24 and 80 thousand weights) suit synthetic images at
+#: 32 px, the small ones (0.3 million weights) natural images at 64 px on a CPU.
 ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
-    network.__name__: network for network in (tiny_vgg, small_vgg, vgg11_bn, tiny_resnet, small_resnet, resnet18)
+    "tiny_vgg": partial(vgg, widths=(16, 32, 64)),
+    "small_vgg": partial(vgg, widths=(16, 32, 64, 128, 192)),
+    "vgg11_bn": vgg11_bn,
+    "tiny_resnet": partial(resnet, widths=(16, 32, 64)),
+    "small_resnet": partial(resnet, widths=(16, 32, 64, 128)),
+    "resnet18": resnet18,
 }
 
 
 def build(spec: NetworkSpec, seed: int) -> Normalized:
-    """A freshly initialised network; the same spec and seed give the same weights. Unknown names raise `FmlibError`."""
-    require(
-        spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: {', '.join(ARCHITECTURES)}"
-    )
+    """A newly initialised network; the same spec and seed give the same weights.
+
+    Raises `FmlibError` for an unknown architecture.
+
+    Example:
+        >>> fmlib.build(fmlib.NetworkSpec("small_vgg", channels=3, classes=10), seed=0)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    known = ", ".join(ARCHITECTURES)
+    require(spec.architecture in ARCHITECTURES, f"unknown architecture {spec.architecture!r}: choose one of {known}")
     keep_freed_memory()
     with global_rng(seed, "initial weights"):
         network = ARCHITECTURES[spec.architecture](spec.channels, spec.classes)

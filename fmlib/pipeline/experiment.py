@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ import torch
 
 from fmlib import __version__
 from fmlib.core.config import fingerprint
-from fmlib.core.errors import FmlibError, require
+from fmlib.core.device import precision
+from fmlib.core.errors import require
 from fmlib.pipeline.claims import Claim
-from fmlib.pipeline.results import Results
+from fmlib.pipeline.results import Results, manifest_text
 from fmlib.pipeline.store import Store, Task, with_inputs, write_bytes
 
 
@@ -24,24 +25,40 @@ class Setting(Protocol):
     """What an experiment runs in: a profile, a seed and a device."""
 
     @property
-    def profile(self) -> Any: ...
+    def profile(self) -> Any:
+        """The scale of the computation."""
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """The seed of the first repetition."""
+
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """The device that computes."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A named part of a study: its tasks, and the files that are published from their artifacts."""
+    """A named part of a study.
+
+    Attributes:
+        name: as the command line and the manifest call it.
+        about: one line for people.
+        tasks: setup -> the tasks whose artifacts it publishes.
+        export: setup and store -> name and content of each published file.
+        images: setup -> number of images, where there is one.
+        precision: of its networks, where it does not depend on the device.
+    """
 
     name: str
     about: str
     tasks: Callable[[Any], list[Task]]
     export: Callable[[Any, Store], dict[str, bytes]]
+    images: Callable[[Any], int] | None = None
+    precision: str = ""
 
     def tree(self, setup: Any) -> list[Task]:
-        """Every task of the experiment and all they need, inputs first, each once."""
+        """The experiment's tasks and all their inputs, inputs first, each once."""
         return with_inputs(self.tasks(setup))
 
 
@@ -50,34 +67,27 @@ def publish(
 ) -> Results:
     """Write the files of experiments, all claims and the manifest to `folder`, in one step.
 
-    What the folder holds of other experiments stays.
+    The folder keeps its files of other experiments.
 
     Args:
         experiments: whose artifacts are all in `store`.
         folder: made if it is missing; left as it was if publishing fails.
-        claims: all that are judged.
+        claims: evaluated from all files of the folder.
 
     Raises:
-        FmlibError: an artifact is missing, or the folder holds another profile or seed.
+        FmlibError: an artifact is missing, the folder holds another profile or seed, or an experiment that it keeps
+            used an artifact that is replaced.
     """
-    absent = [task.name for experiment in experiments for task in experiment.tree(setup) if not store.has(task)]
-    require(not absent, f"{len(absent)} artifacts are missing ({', '.join(absent[:3])} ...): run 'fmlib run' first")
-    files: dict[str, bytes] = {}
-    records: dict[str, Any] = {}
-    if (folder / "manifest.json").exists():
-        old = Results.open(folder)
-        same = (old.profile, old.manifest["seed"]) == (setup.profile.name, setup.seed)
-        require(same, f"{folder} holds profile {old.profile}, seed {old.manifest['seed']}: choose another folder")
-        names = [experiment.name for experiment in experiments]
-        records = {name: record for name, record in old.manifest["experiments"].items() if name not in names}
-        files = {file: old.content(file) for record in records.values() for file in record["files"]}
+    trees = {experiment.name: experiment.tree(setup) for experiment in experiments}
+    absent = [task.name for tree in trees.values() for task in tree if not store.has(task)]
+    require(not absent, f"{len(absent)} artifacts are missing, such as {', '.join(absent[:3])}: run 'fmlib run' first")
+    records, files = _kept(folder, setup, trees)
     for experiment in experiments:
-        made = experiment.export(setup, store)
-        files |= made
-        records[experiment.name] = _record(setup) | {
-            "files": sorted(made),
-            "tasks": [task.key for task in experiment.tree(setup)],
-        }
+        exported = experiment.export(setup, store)
+        twice = ", ".join(sorted(exported.keys() & files.keys()))
+        require(not twice, f"{experiment.name} exports {twice}, which another experiment exports too")
+        files |= exported
+        records[experiment.name] = _record(experiment, setup, trees[experiment.name]) | {"files": sorted(exported)}
     manifest: dict[str, Any] = {
         "profile": setup.profile.name,
         "data": setup.profile.data.source,
@@ -86,23 +96,48 @@ def publish(
         "experiments": records,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    for name, content in files.items():
-        write_bytes(draft / name, content)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder.parent) as place:
+        draft = Path(place) / "new"
+        for name, content in files.items():
+            write_bytes(draft / name, content)
         evaluate_claims(Results(draft, manifest), claims)
-    except FmlibError:
-        shutil.rmtree(draft)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+        if folder.exists():
+            folder.rename(Path(place) / "old")
+        draft.rename(folder)
     return Results.open(folder)
 
 
-def _record(setup: Setting) -> dict[str, Any]:
-    """How an experiment's files were computed."""
-    return {"device": setup.device.type, "torch": torch.__version__, "fmlib": __version__}
+def _kept(
+    folder: Path, setup: Setting, trees: dict[str, list[Task]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """The records of all experiments that `folder` holds, and the files of those that are not in `trees`."""
+    if not (folder / "manifest.json").exists():
+        return {}, {}
+    old = Results.open(folder)
+    same = (old.profile, old.manifest["seed"]) == (setup.profile.name, setup.seed)
+    require(same, f"{folder} holds profile {old.profile}, seed {old.manifest['seed']}: choose another folder")
+    records = dict(old.manifest["experiments"])
+    replaced = {key for name in trees.keys() & records.keys() for key in records[name]["tasks"]}
+    replaced -= {task.key for tree in trees.values() for task in tree}
+    kept = {name: record for name, record in records.items() if name not in trees}
+    outdated = ", ".join(name for name, record in kept.items() if replaced & set(record["tasks"]))
+    require(not outdated, f"{folder} holds {outdated} from artifacts that are replaced now: publish {outdated} as well")
+    return records, {file: old.content(file) for record in kept.values() for file in record["files"]}
+
+
+def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task]) -> dict[str, Any]:
+    """How an experiment's files were computed, for the manifest."""
+    record = {
+        "device": setup.device.type,
+        "torch": torch.__version__,
+        "fmlib": __version__,
+        "precision": experiment.precision or precision(setup.device),
+        "seeds": sorted({task.spec["seed"] for task in tree if "seed" in task.spec}),
+    }
+    if experiment.images:
+        record["images"] = experiment.images(setup)
+    return record | {"tasks": [task.key for task in tree]}
 
 
 def results_key(records: dict[str, Any]) -> str:
@@ -111,9 +146,9 @@ def results_key(records: dict[str, Any]) -> str:
 
 
 def evaluate_claims(results: Results, claims: Sequence[Claim]) -> None:
-    """Judge claims from the files of `results`; write `claims.json` and the manifest beside them."""
+    """Evaluate claims from the files of `results`; write `claims.json` and the manifest beside them."""
     rows = [claim.evaluate(results) for claim in claims]
     ledger = (json.dumps(rows, indent=1) + "\n").encode()
     write_bytes(results.folder / "claims.json", ledger)
     results.manifest["files"]["claims.json"] = hashlib.sha256(ledger).hexdigest()
-    write_bytes(results.folder / "manifest.json", (json.dumps(results.manifest, indent=1) + "\n").encode())
+    write_bytes(results.folder / "manifest.json", manifest_text(results.manifest).encode())

@@ -1,6 +1,7 @@
-"""What every figure shares: the style, colours, and how planes and spectra are shown.
+"""What every figure shares: style, colours, and how planes of numbers are drawn.
 
-Colours are those of Okabe and Ito, told apart by colour-blind readers; masks are drawn with DC in the middle.
+The colours are those of Okabe and Ito, which readers with colour-vision deficiency can distinguish. Masks and spectra
+are drawn with DC in the middle.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-BLUE, VERMILION, GREEN, ORANGE, GRAY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#767676"  # Okabe-Ito, and a gray
+BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+GRAY = "#767676"
 
 STYLE: Any = {
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
@@ -32,13 +34,13 @@ class Picture(Figure):
 
 
 def canvas(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Picture, Any]:
-    """A picture of `size` inches and its axes."""
+    """An empty picture of `size` inches (width, height), and its axes; `options` are those of `Figure.subplots`."""
     figure = Picture(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
 def show(axes: Axes, plane: np.ndarray, title: str, **options: object) -> AxesImage:
-    """A plane of numbers as a picture without ticks."""
+    """Draw a plane of numbers (H, W) as an image without ticks; `options` are those of `Axes.imshow`."""
     options = {"cmap": "gray", "interpolation": "nearest"} | options
     image = axes.imshow(plane, **options)  # type: ignore[arg-type]
     axes.set_title(title)
@@ -52,10 +54,7 @@ def centred(plane: np.ndarray) -> np.ndarray:
     return np.fft.fftshift(plane, axes=(-2, -1))
 
 
-PURPLE = "#CC79A7"
-
-
 def label_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """The classes' names beside the first picture of each row."""
-    for one, name in zip(axes, names, strict=True):
-        one.set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
+    """Write a name beside each of `axes`, those of the first column."""
+    for row, name in zip(axes, names, strict=True):
+        row.set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)

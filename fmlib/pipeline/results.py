@@ -1,7 +1,8 @@
 """Folders of results: what `fmlib publish` writes and every chapter reads.
 
-`<folder>/manifest.json` names the profile, the seed, the tasks' keys and each file's SHA-256; beside it lie tables
-(`*.csv`), arrays (`*.npz`), weights (`*.safetensors`) and `claims.json`. No torch is needed to read them.
+`<folder>/manifest.json` names the profile, the seed, how each experiment was computed, the SHA-256 of each file and
+that of the manifest itself. Beside it lie tables (`*.csv`), arrays (`*.npz`), weights (`*.safetensors`) and
+`claims.json`. No torch is needed to read them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,18 @@ class Arrays(dict[str, np.ndarray]):
         raise NotComputed(f"{self.file} has no array {name!r}: it was not computed")
 
 
-#: The published folders, one a profile: `data/results/` of a checkout, which an installed package carries inside.
+#: Called with the path of each results file that is read; manifests are not reported.
+observers: list[Callable[[Path], None]] = []
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a results file; observers are called."""
+    for observer in observers:
+        observer(path)
+    return path.read_bytes()
+
+
+#: The published folders, one per profile: `data/results/` of a checkout, which an installed package carries inside.
 PUBLISHED = (Path(__file__).parents[1] / "published").resolve()
 
 
@@ -45,9 +58,20 @@ def checkout() -> Path:
     return PUBLISHED
 
 
+def manifest_text(manifest: dict[str, Any]) -> str:
+    """The content of `manifest.json`: the manifest, and the SHA-256 of its canonical JSON as "sha256"."""
+    canonical = json.dumps(manifest, sort_keys=True)
+    return json.dumps(manifest | {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}, indent=1) + "\n"
+
+
 @dataclass
 class Results:
-    """Tables, arrays and claims of one profile and seed, each file checked against the manifest when read."""
+    """Tables, arrays and claims of one profile and seed; each file is checked against the manifest when it is read.
+
+    Attributes:
+        folder: the files.
+        manifest: `manifest.json` without its own checksum.
+    """
 
     folder: Path
     manifest: dict[str, Any]
@@ -57,11 +81,14 @@ class Results:
         """The results in `folder`; raises `FmlibError` if there are none or the manifest is damaged."""
         path = folder / "manifest.json"
         require(path.exists(), f"no results in {folder}: run 'fmlib run all' and 'fmlib publish' first")
+        damaged = f"{path} does not match its checksum (cut short or edited): publish the results again"
         try:
-            manifest = json.loads(path.read_text())
-            manifest["profile"], manifest["files"], manifest["experiments"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FmlibError(f"{path} is damaged: publish the results again") from error
+            text = path.read_bytes().decode()
+            manifest = json.loads(text)
+        except ValueError as error:
+            raise FmlibError(damaged) from error
+        require(isinstance(manifest, dict) and manifest.pop("sha256", None) is not None, damaged)
+        require(text == manifest_text(manifest), damaged)
         return cls(folder, manifest)
 
     @property
@@ -70,12 +97,17 @@ class Results:
         return self.manifest["profile"]
 
     def content(self, name: str) -> bytes:
-        """A file's bytes, checked; raises `FmlibError` if it is missing, unlisted or cut short."""
+        """A file's bytes.
+
+        Raises:
+            NotComputed: the manifest does not list it.
+            FmlibError: it is missing or does not match its checksum.
+        """
         path = self.folder / name
         if name not in self.manifest["files"]:
             raise NotComputed(f"{self.folder} holds no {name}: its experiment was not published")
         require(path.exists(), f"{path} is missing: publish the results again")
-        content = path.read_bytes()
+        content = _read(path)
         whole = hashlib.sha256(content).hexdigest() == self.manifest["files"][name]
         require(whole, f"{path} does not match its checksum (cut short or edited): publish the results again")
         return content
@@ -107,5 +139,5 @@ def benchmarks() -> list[str]:
 
 
 def benchmark(device: str) -> dict[str, Any]:
-    """What `fmlib bench` has measured on a device: the JSON object of bench.measure."""
-    return json.loads((PUBLISHED / "bench" / f"{device}.json").read_text())
+    """What `fmlib bench` has measured on a device, as it was written by `benchmark.measure`."""
+    return json.loads(_read(PUBLISHED / "bench" / f"{device}.json"))

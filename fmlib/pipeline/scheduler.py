@@ -1,4 +1,4 @@
-"""Tasks computed side by side: each by one of several processes, as soon as what it needs is in the store."""
+"""The computation of tasks, one after another or by several workers, each as soon as its inputs are in the store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from graphlib import TopologicalSorter
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,81 +20,149 @@ from tqdm import tqdm
 
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.store import Store, Task, with_inputs
 
 
 def default_workers(device: torch.device) -> int:
-    """How many processes pay by default: two on a processor of several cores, one on any other device.
+    """How many workers are used by default: two on a processor of several cores, one on any other device.
 
-    A small network gains little from a second thread: on two cores `quick` took 128 s one task at a time, 107 s side by
-    side, and training and masks at `laptop` gain a twentieth to an eighth.
+    A small network gains little from a second thread: on two cores the profile `quick` took 128 s with one worker and
+    107 s with two; at `laptop`, training and masks are 5% to 13% faster with two.
     """
     return min(2, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 def missing(tasks: list[Task], store: Store) -> dict[str, Task]:
-    """Key -> task of all that `store` needs to hold `tasks`, needs first; what is there asks for nothing."""
-    return {task.key: task for task in with_inputs(tasks, but=store.has)}
+    """Key -> task of all that is to be computed until `store` holds `tasks`, inputs first.
+
+    Inputs that only stored artifacts read are not computed.
+    """
+    return {task.key: task for task in with_inputs(tasks, skip=store.has)}
 
 
-def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1) -> None:
-    """Compute what `store` lacks of the tasks that `plan` makes.
+def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, progress: Progress | None = None) -> None:
+    """Compute the tasks of a plan that `store` lacks.
 
-    plan: makes the same tasks in every process, as a task's function cannot be sent to one; so it must pickle.
-    workers: processes; they share torch's threads among them, and one worker is this process.
-    Raises `FmlibError` if there is no worker, a task does, or a process dies; of any other error in a task it has
-    printed the traceback by then.
+    Args:
+        plan: returns the same tasks in every process; it is sent to each worker and so must pickle, as tasks do not.
+        store: where artifacts are read and written.
+        workers: processes that compute side by side and share torch's threads; one worker is this process.
+        progress: is told what is planned, started, finished and failed.
+
+    Raises:
+        FmlibError: there is no worker, a task raises it, or a worker dies. A worker dies of any other error in a task,
+            after it has printed the traceback.
     """
     require(workers >= 1, f"computing needs at least one worker, not {workers}")
-    waiting = missing(plan(), store)
+    progress = progress or Progress()
+    tasks = missing(plan(), store)
+    progress.planned(list(tasks.values()), workers)
     if workers == 1:
-        for task in waiting.values():
-            store.get(task)
+        for task in tasks.values():
+            progress.started(task, store.resumes(task))
+            try:
+                store.get(task)
+            except Exception:
+                progress.failed(task)
+                raise
+            progress.finished(task)
         return
-    given = (plan, store.root, store.device, max(1, torch.get_num_threads() // workers), BFLOAT16)
-    workers_by_connection: dict[Connection, BaseProcess] = {}
-    running: dict[Connection, Task] = {}
+    threads = max(1, torch.get_num_threads() // workers)
+    pool = _Workers(plan, store.root, store.device, threads, BFLOAT16)
     try:
-        while waiting or running:
-            absent = {*waiting, *(task.key for task in running.values())}
-            ready = [key for key, task in waiting.items() if absent.isdisjoint(item.key for item in task.inputs)]
-            for key in ready[: workers - len(running)]:
-                worker = next((one for one in workers_by_connection if one not in running), None) or _start(
-                    workers_by_connection, given
-                )
-                running[worker] = waiting.pop(key)
-                store.announce(running[worker])
-                with suppress(OSError):  # one that has died meanwhile is heard of below
-                    worker.send(key)
-            speaking = wait(list(running))
-            for worker in [one for one in running if one in speaking]:
-                _receive(worker, running.pop(worker))
+        _distribute(tasks, store, pool, workers, progress)
     finally:
-        for process in workers_by_connection.values():
-            process.terminate()  # of a task that is stopped there remains what it has saved
+        pool.stop()
+
+
+def _distribute(tasks: dict[str, Task], store: Store, pool: _Workers, workers: int, progress: Progress) -> None:
+    """Give every task to a worker once its inputs are there; of those that are ready, the first in `tasks` first."""
+    order = TopologicalSorter(
+        {key: [item.key for item in task.inputs if item.key in tasks] for key, task in tasks.items()}
+    )
+    order.prepare()
+    position = {key: index for index, key in enumerate(tasks)}
+    ready: list[str] = []
+    while order.is_active():
+        ready = sorted([*ready, *order.get_ready()], key=position.__getitem__)
+        for key in ready[: workers - len(pool.running)]:
+            ready.remove(key)
+            progress.started(tasks[key], store.resumes(tasks[key]))
+            store.announce(tasks[key])
+            pool.start(tasks[key])
+        for task, error in pool.wait():
+            if error:
+                progress.failed(task)
+                raise error
+            progress.finished(task)
+            order.done(task.key)
+
+
+class _Workers:
+    """Worker processes, each at the other end of a pipe; they are started when they are first needed.
+
+    They are not a `ProcessPoolExecutor`: on Python 3.11 it does not notice the death of a process that it spawned after
+    it had begun to wait, and hangs.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments  # of `_work`, after the connection
+        self.processes: dict[Connection, BaseProcess] = {}
+        self.running: dict[Connection, Task] = {}
+
+    def start(self, task: Task) -> None:
+        """Send a task to an idle worker, or to a new one."""
+        connection = next((one for one in self.processes if one not in self.running), None) or self._spawn()
+        self.running[connection] = task
+        with suppress(OSError):  # `wait` reports a worker that has died since
+            connection.send(task.key)
+
+    def wait(self) -> list[tuple[Task, FmlibError | None]]:
+        """Wait until at least one worker is done; returns their tasks, each with the error that it raised, if any."""
+        ended = [connection for connection in wait(list(self.running)) if isinstance(connection, Connection)]
+        return [(task, _receive(one, task)) for one in ended for task in [self.running.pop(one)]]
+
+    def stop(self) -> None:
+        """End every worker. A task that is interrupted keeps the state that it has saved."""
+        for process in self.processes.values():
+            process.terminate()
             process.join()
 
+    def _spawn(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        connection, remote = context.Pipe()
+        process = context.Process(target=_work, args=(remote, *self.arguments))
+        with _inherited_interrupts_blocked():
+            process.start()
+            self.processes[connection] = process
+        remote.close()  # so that the connection breaks if the process dies
+        return connection
 
-def _start(workers_by_connection: dict[Connection, BaseProcess], given: tuple[Any, ...]) -> Connection:
-    """Take one more process into the team; returns the line to it."""
-    context = multiprocessing.get_context("spawn")
-    connection, remote = context.Pipe()
-    process = context.Process(target=_work, args=(remote, *given))
-    process.start()
-    workers_by_connection[connection] = process
-    remote.close()  # so that the line breaks if the process dies
-    return connection
 
-
-def _receive(worker: Connection, task: Task) -> None:
-    """What a worker says at the end of a task: nothing, or a mistake, which is raised, as is that it says no more."""
+@contextmanager
+def _inherited_interrupts_blocked() -> Iterator[None]:
+    """A process that is started within the block never sees Ctrl-C, not even during its imports; this one, after it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # the first process would start it, and that unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        failure = worker.recv()
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _receive(connection: Connection, task: Task) -> FmlibError | None:
+    """What a worker sends at the end of a task: None or an error; that it died is an error too."""
+    try:
+        return connection.recv()
     except (EOFError, OSError) as error:
         mend = "run again to go on, with --workers 1 if it was short of memory"
-        raise FmlibError(f"the process that computed {task.name} died: {mend}") from error
-    if failure:
-        raise failure
+        died = FmlibError(f"the process that computed {task.name} died: {mend}")
+        died.__cause__ = error
+        return died
 
 
 def _work(
@@ -101,14 +171,14 @@ def _work(
     root: Path,
     device: torch.device,
     threads: int,
-    reduced: set[str],
+    reduced_precision: set[str],
 ) -> None:
-    """A worker's life: it computes what it is told, and ends with the process that began it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers the keyboard, and ends its workers
+    """Compute, in a worker process, every task whose key arrives; end with the parent process, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    tqdm.set_lock(threading.RLock())  # its own would be a semaphore, which a worker that is stopped leaves behind
+    tqdm.set_lock(threading.RLock())  # the default lock is a semaphore, which a terminated worker would leave behind
     torch.set_num_threads(threads)
-    BFLOAT16.update(reduced)
+    BFLOAT16.update(reduced_precision)
     store = Store(root, device)
     tasks = missing(plan(), store)
     while True:

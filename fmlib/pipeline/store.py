@@ -1,8 +1,8 @@
-"""The store of computed artifacts: written once under the hash of all they depend on, checked on every read.
+"""The store of computed artifacts: written once, under the hash of all that they depend on, and checked when read.
 
-An artifact is a folder `<store>/<kind>/<key>/` with `arrays.npz`, optionally `weights.safetensors`, and
-`spec.json` (what it was made from, and the checksums of the other files). It is written under a temporary name
-and renamed, so that a killed run leaves it whole or absent; a long computation keeps its state in `<key>.part`.
+An artifact is a folder `<store>/<kind>/<key>/` with `arrays.npz`, `spec.json` (what it was computed from, and the
+checksums of the other files) and, for a network, `weights.safetensors`. It is written under a temporary name and
+renamed, so that a killed run leaves a complete artifact or none. A long computation saves its state in `<key>.part`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -34,7 +35,13 @@ FIRST_KINDS = {"class_transfer": "maps_crossed", "image_transfer": "maps_exchang
 
 @dataclass
 class Artifact:
-    """Named arrays, and optionally a network's weights and a few facts (JSON)."""
+    """The result of a task.
+
+    Attributes:
+        arrays: name -> array.
+        weights: a network's state dictionary, or nothing.
+        facts: a few values that JSON can hold.
+    """
 
     arrays: dict[str, np.ndarray]
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -43,12 +50,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Task:
-    """One artifact to be: everything it depends on, and the function that makes it.
+    """One artifact to compute: all that it depends on, and the function that computes it.
 
-    kind: folder in the store; name: for people; spec: JSON of all that the result depends on; inputs: the tasks
-    whose artifacts it reads; compute: makes it from the inputs' artifacts and a checkpoint; passes: the work, in
-    images sent forward and backward through the profile's network; version: raised by hand when the mathematics
-    changes. The key hashes all but name, compute and passes: not the device, not the date.
+    Attributes:
+        kind: folder in the store.
+        name: for people.
+        spec: all settings that the result depends on, as JSON values.
+        compute: makes the artifact from the inputs' artifacts, in their order, and a checkpoint.
+        inputs: the tasks whose artifacts it reads.
+        cost: images sent forward and backward through the profile's network.
+        version: raised by hand when the mathematics changes.
     """
 
     kind: str
@@ -61,35 +72,44 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The hash that names the artifact."""
+        """The hash that names the artifact: of kind, version, spec and inputs, but not of device or date."""
         kind = FIRST_KINDS.get(self.kind, self.kind)
         return fingerprint([kind, self.version, self.spec, [task.key for task in self.inputs]])
 
 
-def with_inputs(tasks: Iterable[Task], but: Callable[[Task], bool] = lambda task: False) -> list[Task]:
-    """These tasks and all they need, needs first, each once; `but` names those left out, and with them their needs."""
-    found: dict[str, Task] = {}
+def with_inputs(tasks: Iterable[Task], skip: Callable[[Task], bool] = lambda task: False) -> list[Task]:
+    """These tasks and all their direct and indirect inputs, inputs first, each once.
+
+    A task for which `skip` is true is left out, and so are its inputs unless another task reads them.
+    """
+    ordered: dict[str, Task] = {}
 
     def add(task: Task) -> None:
-        if task.key not in found and not but(task):
+        if task.key not in ordered and not skip(task):
             for item in task.inputs:
                 add(item)
-            found[task.key] = task
+            ordered[task.key] = task
 
     for task in tasks:
         add(task)
-    return list(found.values())
+    return list(ordered.values())
 
 
 class SavedCheckpoint:
-    """The state of a long computation, on disk: saved at most every `interval` seconds, read back after a kill."""
+    """The state of a long computation on disk, from which an interrupted run resumes.
+
+    Args:
+        path: the file.
+        device: where loaded tensors are put.
+        interval: seconds between two saves.
+    """
 
     def __init__(self, path: Path, device: torch.device, interval: float = 20.0) -> None:
         self.path, self.device, self.interval = path, device, interval
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state, or None. A state that cannot be read is dropped: the work starts again."""
+        """The last saved state, or None. A file that cannot be read is deleted: the computation starts again."""
         if not self.path.exists():
             return None
         try:
@@ -99,7 +119,7 @@ class SavedCheckpoint:
             return None
 
     def due(self) -> bool:
-        """Whether the interval since the last save has passed."""
+        """Whether `interval` seconds have passed since the last save."""
         return time.monotonic() - self.last >= self.interval
 
     def save(self, state: dict[str, Any]) -> None:
@@ -111,44 +131,70 @@ class SavedCheckpoint:
 
 
 class Store:
-    """A folder of artifacts."""
+    """A folder of artifacts.
+
+    Args:
+        root: the folder; made when the first artifact is written.
+        device: where the state of an interrupted computation is loaded.
+        say: called with one line when a task begins.
+    """
 
     def __init__(self, root: Path, device: torch.device, say: Callable[[str], None] = lambda line: None) -> None:
         self.root, self.device, self.say = root, device, say
 
     def path(self, task: Task) -> Path:
-        """Where the task's artifact lies, or will."""
+        """The folder of the task's artifact, whether it exists or not."""
         return self.root / task.kind / task.key
 
     def has(self, task: Task) -> bool:
-        """Whether the artifact is there."""
+        """Whether the task's artifact is in the store."""
         return (self.path(task) / "spec.json").exists()
 
+    def resumes(self, task: Task) -> bool:
+        """Whether an earlier run has saved a state from which the task goes on."""
+        return self._checkpoint(task).path.exists()
+
+    def require_writable(self) -> None:
+        """Raise `FmlibError` if no file can be written to the store; leaves nothing behind."""
+        existing = self.root.absolute()
+        while not os.path.lexists(existing):
+            existing = existing.parent
+        try:
+            with tempfile.TemporaryFile(dir=existing) as probe:
+                probe.write(b"a full disk refuses even this")
+        except OSError as error:
+            mend = "choose another folder with --store (or FMLIB_STORE)"
+            raise FmlibError(f"cannot write to the store {self.root} ({error.strerror}): {mend}") from error
+
     def get(self, task: Task) -> Artifact:
-        """The task's artifact, read if it is there and computed (inputs first) if not."""
+        """The task's artifact: read if it is in the store, else computed (inputs first) and written.
+
+        Raises:
+            FmlibError: a stored file is damaged, or the computation raises it.
+        """
         if self.has(task):
             return self._read(task)
         inputs = [self.get(item) for item in task.inputs]
         self.announce(task)
-        saved = self._saved(task)
-        artifact = task.compute(inputs, saved)
+        checkpoint = self._checkpoint(task)
+        artifact = task.compute(inputs, checkpoint)
         self.put(task, artifact)
-        saved.path.unlink(missing_ok=True)
+        checkpoint.path.unlink(missing_ok=True)
         return artifact
 
     def announce(self, task: Task) -> None:
-        """Say that the task's work begins, or goes on."""
-        self.say(f"{'resuming' if self._saved(task).path.exists() else 'computing'} {task.name}")
+        """Say that the task begins or resumes."""
+        self.say(f"{'resuming' if self.resumes(task) else 'computing'} {task.name}")
 
-    def _saved(self, task: Task) -> SavedCheckpoint:
+    def _checkpoint(self, task: Task) -> SavedCheckpoint:
         return SavedCheckpoint(self.root / task.kind / f"{task.key}.part", self.device)
 
     def put(self, task: Task, artifact: Artifact) -> None:
-        """Write a task's artifact, whole or not at all."""
+        """Write a task's artifact, completely or not at all."""
         files = {"arrays.npz": arrays_to_bytes(artifact.arrays)}
         if artifact.weights:
             files["weights.safetensors"] = save_weights(
-                {k: v.detach().cpu().contiguous() for k, v in artifact.weights.items()}
+                {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.weights.items()}
             )
         record = {
             "kind": task.kind,
@@ -165,7 +211,7 @@ class Store:
         for name, content in files.items():
             write_bytes(draft / name, content)
         write_bytes(draft / "spec.json", (json.dumps(record, indent=1) + "\n").encode())
-        shutil.rmtree(final, ignore_errors=True)  # a folder without spec.json is no artifact
+        shutil.rmtree(final, ignore_errors=True)  # an incomplete artifact, without spec.json
         os.replace(draft, final)
 
     def _read(self, task: Task) -> Artifact:
@@ -187,20 +233,20 @@ class Store:
 
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """Named arrays as one compressed .npz, in memory."""
+    """Named arrays as the content of one compressed .npz file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def arrays_from_bytes(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of `arrays_to_bytes`."""
+    """The named arrays that `arrays_to_bytes` wrote."""
     with np.load(io.BytesIO(content), allow_pickle=False) as opened:
         return dict(opened)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent: temporary name, fsync, rename."""
+    """Write a file so that it is complete or absent: temporary name, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
     with open(draft, "wb") as file:
@@ -211,16 +257,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def csv(rows: list[dict[str, Any]]) -> bytes:
-    """Rows of a table as CSV, six significant digits."""
+    """Rows of a table as the content of a CSV file, with six significant digits."""
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode()
 
 
+def packed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """A boolean array as two arrays for a file: its bits under `name`, its shape under `<name>.shape`."""
+    return {name: np.packbits(array), f"{name}.shape": np.array(array.shape)}
+
+
 def bits(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """A packed array of bool as it was: `name` holds its bits, `name.shape` its shape."""
+    """The boolean array that `packed` wrote under `name`."""
     shape = arrays[f"{name}.shape"]
     return np.unpackbits(arrays[name], count=shape.prod()).reshape(shape).astype(bool)
-
-
-def packed(name: str, found: np.ndarray) -> dict[str, np.ndarray]:
-    """What `bits` reads."""
-    return {name: np.packbits(found), f"{name}.shape": np.array(found.shape)}

@@ -7,18 +7,27 @@ import re
 import textwrap
 from pathlib import Path
 
-#: The modules that someone with a network of their own would call, from the ground up.
+import fmlib
+
+#: The modules on the page, below `fmlib`: the library first, then how results are computed, published and shown.
 MODULES = (
-    "config", "spectra", "runtime", "drawing", "controls", "intervals", "results", "store", "attacks", "jacobian",
-    "models", "data", "frequency_maps", "separability", "similarity", "harmonics", "masks", "heatmaps", "corruptions",
-    "training", "lab", "experiment", "experiments", "chapters",
+    "core.config", "core.errors", "core.device", "core.data", "core.synthetic", "core.models", "core.augment",
+    "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks", "core.frequency_maps",
+    "core.mask_optimizer", "core.controls", "core.jacobian", "core.heat_maps", "core.intervals",
+    "pipeline.store", "pipeline.experiment", "pipeline.results", "pipeline.claims",
+    "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
+    "studies.class_separability.separability", "studies.frequency_maps.similarity",
+    "studies.jacobian_regularisation.corruptions",
+    "publishing.notebook",
 )  # fmt: skip
+
+#: The headings of a docstring's sections, whose entries are shown as lists.
+SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
 
 HEAD = """# Reference of the library
 
-What can be called from code of your own, module by module, from the ground up. Left out are private names, the
-functions that draw the figures, the claims, and what only the commands need. `fmlib book --publish` makes this page
-from the docstrings.
+The functions and classes that you can call from your own code, one section per module. The functions that measure
+claims, draw figures or run commands are left out. `fmlib book publish` writes this page from the docstrings.
 """
 
 Public = ast.FunctionDef | ast.ClassDef
@@ -31,12 +40,12 @@ def public(nodes: list[ast.stmt]) -> list[Public]:
 
 def source(module: str) -> str:
     """The source of `fmlib.<module>`."""
-    return Path(__file__).with_name(f"{module}.py").read_text()
+    return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text()
 
 
 def page() -> str:
-    """The page as MyST: a section a module, with its docstring, and an entry for each public name."""
-    parts = [HEAD]
+    """The page as MyST: the names of `fmlib` itself, then one section per module with an entry for each public name."""
+    parts = [HEAD, _exported()]
     for module in MODULES:
         text = source(module)
         tree = ast.parse(text)
@@ -48,9 +57,16 @@ def page() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def _exported() -> str:
+    """The docstring of `fmlib`, and the names that it exports, each with the module of its entry."""
+    rows = "\n".join(f"| `{name}` | {getattr(fmlib, name).__module__} |" for name in fmlib.__all__)
+    docstring = _prose(ast.parse(Path(str(fmlib.__file__)).read_text()))
+    return f"## fmlib\n\n{docstring}\n\n| name | module |\n|---|---|\n{rows}"
+
+
 def _entry(node: Public, lines: list[str]) -> str:
-    """What stands above the docstring in the source, below it a class's public fields; then the docstring."""
-    first = min(one.lineno for one in (node, *node.decorator_list))
+    """The signature of a function, or the head and public fields of a class; then the docstring."""
+    first = min(part.lineno for part in (node, *node.decorator_list))
     shown = lines[first - 1 : node.body[0].lineno - 1]
     for field in node.body if isinstance(node, ast.ClassDef) else []:
         if isinstance(field, ast.AnnAssign) and not ast.unparse(field.target).startswith("_"):
@@ -60,13 +76,35 @@ def _entry(node: Public, lines: list[str]) -> str:
 
 
 def _prose(node: ast.Module | Public) -> str:
-    """A docstring as MyST: in its paragraphs only `code` and **bold** mean anything; indented ones stay as they are."""
-    paragraphs = []
+    """A docstring as MyST: its paragraphs as text, its sections as lists, its indented blocks as they are."""
+    parts = []
     for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
-        if all(line.startswith("    ") for line in paragraph.splitlines()):
-            paragraphs.append(f"```text\n{textwrap.dedent(paragraph)}\n```")
+        head, *rest = paragraph.splitlines() or [""]
+        if head in SECTIONS:
+            parts.append(f"**{head.removesuffix(':')}**\n\n{_items(rest)}")
+        elif head == "Example:":
+            code = textwrap.dedent("\n".join(rest))
+            parts.append(f"**Example**\n\n```python\n{code}\n```")
+        elif all(line.startswith("    ") for line in paragraph.splitlines()):
+            parts.append(f"```text\n{textwrap.dedent(paragraph)}\n```")
         else:
-            pieces = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", paragraph)
-            pieces[::2] = [re.sub(r"[*<$\\\[]|(?<=\w)\.(?=[a-z])", r"\\\g<0>", piece) for piece in pieces[::2]]
-            paragraphs.append("".join(pieces))
-    return "\n\n".join(paragraphs)
+            parts.append(_escaped(paragraph))
+    return "\n\n".join(parts)
+
+
+def _items(lines: list[str]) -> str:
+    """The entries of a section as a list; a line that is indented deeper or names nothing continues the entry above."""
+    items: list[str] = []
+    for line in textwrap.dedent("\n".join(lines)).splitlines():
+        if items and not re.match(r"[\w*`][\w*`., ]*: ", line):
+            items[-1] += f" {line.strip()}"
+        else:
+            items.append(line)
+    return "\n".join(f"- {_escaped(item)}" for item in items)
+
+
+def _escaped(text: str) -> str:
+    """Text in which only `code` and **bold** are markup."""
+    pieces = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", text)
+    pieces[::2] = [re.sub(r"[*<$\\\[]|(?<=\w)\.(?=[a-z])", r"\\\g<0>", piece) for piece in pieces[::2]]
+    return "".join(pieces)

@@ -1,4 +1,4 @@
-"""The book: executing chapters with papermill, building the HTML, and knowing when a chapter is stale."""
+"""The book: execute chapters with papermill, build the HTML, and tell when a chapter is out of date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import papermill
@@ -24,7 +23,7 @@ from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import write_bytes
 from fmlib.publishing import api_reference, playground, provenance
-from fmlib.publishing.notebook import verdicts
+from fmlib.publishing.notebook import verdict_words, verdicts
 from fmlib.publishing.status import ROOT, freshness, records
 from fmlib.studies import registry
 
@@ -32,7 +31,7 @@ BOOK = ROOT / "book"
 
 BUILD = ROOT / "_build"
 
-#: The chapter on the others: it is executed last, and shows no results.
+#: The chapter about the other chapters: it is executed last and declares no files.
 STATUS = "status"
 
 #: The published profile that the book and the README show.
@@ -46,17 +45,17 @@ HEADLINES = (
 
 
 def notebooks() -> list[Path]:
-    """The notebooks of the book, in order of name."""
+    """The paths of the book's notebooks, in order of name."""
     return sorted(BOOK.glob("*.ipynb"))
 
 
 def tagged(notebook: NotebookNode, tag: str) -> list[int]:
-    """Numbers of the cells that carry a tag."""
-    return [n for n, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
+    """Indices of the cells that carry a tag."""
+    return [index for index, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
 
 
 def colab_source() -> str:
-    """Source of every chapter's first cell: it does nothing outside Colab, where it installs the package."""
+    """The source of every chapter's first cell, which installs the package on Colab and does nothing elsewhere."""
     repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
     return (
         "import sys\n\n"
@@ -68,23 +67,32 @@ def colab_source() -> str:
 
 
 def execute(path: Path, results: Results, place: Path) -> NotebookNode:
-    """The chapter with fresh outputs: run by papermill on `results` in the folder `place`, and cleaned of its traces.
+    """Execute a chapter on `results` with papermill.
 
-    Figures and tables are signed, and the metadata's `fmlib` records how and with what the chapter was executed.
-    Raises `FmlibError` if the chapter has no cell tagged `parameters`, fails, or opens other files than it declares.
+    Figures and tables get their source lines. The metadata's `fmlib` records how and with what it was executed.
+
+    Args:
+        path: the notebook, which stays as it is.
+        place: the working directory of its kernel.
+
+    Returns:
+        The notebook with new outputs, without papermill's traces.
+
+    Raises:
+        FmlibError: the chapter has no cell tagged `parameters`, fails, or reads other files than it declares.
     """
     folder = str(results.folder.resolve())
     notebook = nbformat.read(path, as_version=4)
     require(len(tagged(notebook, "parameters")) == 1, f"{path.name} needs exactly one cell tagged 'parameters'")
     require(
         notebook.cells[tagged(notebook, "colab")[0]].source == colab_source(),
-        f"{path.name}: renew its Colab cell by 'fmlib book publish'",
+        f"{path.name}: its Colab cell is outdated: run 'fmlib book publish'",
     )
-    watch = nbformat.v4.new_code_cell(f"from fmlib.publishing import provenance\n\nprovenance.record({folder!r})")
-    notebook.cells.insert(0, watch)
+    recorder = nbformat.v4.new_code_cell(f"from fmlib.publishing import provenance\n\nprovenance.record({folder!r})")
+    notebook.cells.insert(0, recorder)
     start = time.perf_counter()
     try:
-        done = papermill.execute_notebook(
+        output = papermill.execute_notebook(
             notebook,
             None,
             {"profile": results.profile, "folder": folder},
@@ -96,21 +104,24 @@ def execute(path: Path, results: Results, place: Path) -> NotebookNode:
     except PapermillExecutionError as error:
         raise FmlibError(f"{path.name} fails: {error.ename}: {error.evalue}") from error
     seconds = round(time.perf_counter() - start)
-    environment = provenance.read_record(done.cells.pop(0), provenance.ENVIRONMENT)
-    done = cleaned(done)
-    opened = [set(provenance.read_record(cell, provenance.FILES) or ()) for cell in done.cells]
+    environment = provenance.read_record(output.cells.pop(0), provenance.ENVIRONMENT)
+    output = cleaned(output)
+    opened = [set(provenance.read_record(cell, provenance.FILES) or ()) for cell in output.cells]
     if path.stem != STATUS:
-        provenance.check(path.name, done, opened)
-        provenance.annotate(path.stem, done, results)
+        provenance.check(path.name, output, opened)
+        provenance.annotate(path.stem, output, results)
     record = {"freshness": freshness(path), "profile": results.profile, "seconds": seconds, "with": environment}
-    done.metadata["fmlib"] = record
-    return done
+    output.metadata["fmlib"] = record
+    return output
 
 
 def executed(results: Results, place: Path) -> Iterator[tuple[Path, NotebookNode]]:
-    """Every chapter and its fresh outputs, two at a time (each takes most of a gigabyte); the status page last.
+    """Every chapter's path and its newly executed notebook, the status page last.
 
-    place: where the caller writes each chapter before it asks for the next.
+    Two chapters run at a time; each takes most of a gigabyte.
+
+    Args:
+        place: the folder to which the caller writes each chapter before it asks for the next.
     """
     paths = [path for path in notebooks() if path.stem != STATUS]
     with ThreadPoolExecutor(2) as pool:
@@ -120,16 +131,16 @@ def executed(results: Results, place: Path) -> Iterator[tuple[Path, NotebookNode
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without injected parameters, timestamps and papermill's metadata."""
+    """A copy of the notebook without injected parameters, timestamps and papermill's metadata."""
     notebook = copy.deepcopy(notebook)
     injected = tagged(notebook, "injected-parameters")
-    notebook.cells = [cell for number, cell in enumerate(notebook.cells) if number not in injected]
+    notebook.cells = [cell for index, cell in enumerate(notebook.cells) if index not in injected]
     notebook.metadata.pop("papermill", None)
     notebook.metadata["language_info"] = {"name": "python"}
-    for number, cell in enumerate(notebook.cells):
+    for index, cell in enumerate(notebook.cells):
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        cell.id = f"cell-{number}"
+        cell.id = f"cell-{index}"
         if cell.cell_type == "code":
             cell.execution_count = None
             for output in cell.outputs:
@@ -139,48 +150,40 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
 
 def stale() -> list[str]:
-    """Names of the chapters whose committed outputs are older than what they show."""
-    found = records(BOOK)
-    return [path.name for path in notebooks() if found.get(path, {}).get("freshness") != freshness(path)]
+    """Names of the chapters whose committed outputs are out of date."""
+    recorded = records(BOOK)
+    return [path.name for path in notebooks() if recorded.get(path, {}).get("freshness") != freshness(path)]
 
 
 def readme(text: str, results: Results) -> str:
-    """The README with its table of results made anew from the published claims."""
+    """The README with its table of results renewed from the published claims."""
     begin, end = "<!-- results -->", "<!-- /results -->"
     before, rest = text.split(begin)
     _, after = rest.split(end)
-    counts = {source: verdicts(results, source) for source in ("paper", "control")}
-    read = {
-        source: ", ".join(f"{n} {verdict}" for verdict, n in found.items()) or "none"
-        for source, found in counts.items()
-    }
+    counts = {source: sum(verdicts(results, source).values()) for source in ("paper", "control")}
     lines = [
-        f"Of {sum(counts['paper'].values())} published claims at 64 px: {read['paper']}. Of our",
-        f"{sum(counts['control'].values())} controls: {read['control']}. Ten of them:",
-        *_headlines([results.claim(identity) for identity in HEADLINES]),
+        f"Of {counts['paper']} published claims on 64-px networks, {verdict_words(results, 'paper')}. "
+        f"Of our {counts['control']} controls, {verdict_words(results, 'control')}. Ten of these claims:",
+        "",
+        "| claim | paper | here (interval) | n | verdict |",
+        "|---|---|---|---|---|",
     ]
+    for identity in HEADLINES:
+        row = results.claim(identity)
+        cells = readable(row)
+        columns = [row["statement"], *(cells[name] for name in ("published", "measured", "n", "verdict"))]
+        lines.append(f"| {' | '.join(columns)} |")
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
 
 
-def _headlines(claims: list[dict[str, Any]]) -> list[str]:
-    """The lines of a table of claims."""
-    lines = ["", "| claim | paper | here (interval) | n | verdict |", "|---|---|---|---|---|"]
-    for row in claims:
-        read = readable(row)
-        lines.append(
-            f"| {row['statement']} | {read['published']} | {read['measured']} | {read['n']} | {read['verdict']} |"
-        )
-    return lines
-
-
 def publish() -> None:
-    """Judge the published results anew, execute every chapter on them and keep the outputs in `book/`.
+    """Evaluate the claims of all published results again, execute every chapter and keep its outputs in `book/`.
 
-    Renew the README's table, the library's reference and the laboratory's files as well.
+    The README's table, the library's reference and the playground's files are renewed as well.
     """
+    for published in registry.published():
+        evaluate_claims(published, registry.all_claims())
     results = Results.open(PUBLISHED / SHOWN)
-    for found in registry.published():
-        evaluate_claims(found, registry.all_claims())
     (BOOK / "reference.md").write_text(api_reference.page())
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), results))
@@ -196,9 +199,15 @@ def publish() -> None:
 
 
 def build(results: Results) -> Path:
-    """Execute every chapter on `results` and build the HTML, warnings as errors, under `_build/<profile>/`.
+    """Execute every chapter on `results` and build the HTML under `_build/<profile>/`, with warnings as errors.
 
-    Returns the path of the first page. Touches no tracked file.
+    No tracked file changes.
+
+    Returns:
+        The path of the first page.
+
+    Raises:
+        FmlibError: a chapter fails, or the pages do not build.
     """
     place = BUILD / results.profile
     shutil.rmtree(place, ignore_errors=True)
@@ -210,7 +219,7 @@ def build(results: Results) -> Path:
 
 
 def lay_out(place: Path, results: Results) -> None:
-    """Copy the committed book, its settings and the files of `results` that it leads to, as `render` wants them."""
+    """Copy what `render` needs to `place`: the committed book, its settings, and the results that it links to."""
     shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
@@ -222,11 +231,21 @@ def lay_out(place: Path, results: Results) -> None:
 
 
 def render(place: Path, builder: str = "html") -> None:
-    """Build `place/book` into `place/_build/<builder>`; a warning is an error. "singlehtml" makes one page of all."""
+    """Build `place/book` into `place/_build/<builder>`, with warnings as errors.
+
+    Args:
+        place: a folder filled by `lay_out`.
+        builder: "html", or "singlehtml" for one page.
+
+    Raises:
+        FmlibError: the book does not build.
+    """
     command = str(Path(sys.executable).with_name("jupyter-book"))
-    words = [command, "build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
-    words += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
-        raise FmlibError(f"the book does not build: {'; '.join(lines[:5]) or done.stderr.strip()[-500:]}")
+    arguments = [command, "build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
+    arguments += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
+    process = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if process.returncode:
+        lines = [
+            line for line in (process.stdout + process.stderr).splitlines() if "WARNING" in line or "ERROR" in line
+        ]
+        raise FmlibError(f"the book does not build: {'; '.join(lines[:5]) or process.stderr.strip()[-500:]}")

@@ -1,4 +1,4 @@
-"""What a chapter calls: load its results, show the source beside an equation, quote and tabulate numbers."""
+"""What chapters call: load results, show source beside equations, quote numbers in prose, tabulate claims."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from IPython.display import HTML, Code
 from fmlib.core.config import SyntheticSpec
 from fmlib.core.device import pick_device
 from fmlib.core.errors import require
-from fmlib.pipeline.claims import count_verdicts
+from fmlib.pipeline.claims import BY_CONSTRUCTION, count_verdicts
 from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
@@ -40,7 +40,7 @@ except ImportError:  # on a machine that runs chapters but does not build the bo
 
 
 def greet() -> None:
-    """Say on which device a chapter will compute, and with which versions; for readers on Colab."""
+    """Print the device on which a chapter would compute, and the versions in use; for readers on Colab."""
     device = pick_device()
     name = f"GPU {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type.upper()
     versions = f"torch {torch.__version__}, numpy {np.__version__}, pandas {pd.__version__}"
@@ -53,9 +53,15 @@ def greet() -> None:
 
 
 def load(profile: str, folder: str = "") -> Results:
-    """The results a chapter draws: those in `folder`; else the published ones; else computed now, and kept.
+    """The results that a chapter shows.
 
-    Raises `FmlibError` if `folder` holds none, the profile is unknown, or photographs are needed and not there.
+    Args:
+        profile: "quick", "laptop" or "paper".
+        folder: a folder of results; if empty, the published ones of the profile. If none are published, all
+            experiments are computed now and kept in `.fmlib/` of the working directory.
+
+    Raises:
+        FmlibError: the folder holds no results, the profile is unknown, or photographs are needed and missing.
     """
     if folder:
         return Results.open(Path(folder))
@@ -83,12 +89,12 @@ def published(name: str) -> Results:
 
 
 def source(function: Callable[..., Any]) -> Code:
-    """A function's source, to stand beside the equation that it implements."""
+    """A function's source code, to show beside the equation that it implements."""
     return Code(inspect.getsource(function), language="python")
 
 
 def glue(**values: Any) -> None:
-    """Name values for use in prose: numbers as they should read, already formatted."""
+    """Name values for use in prose, as text that is already formatted."""
     for name, value in values.items():
         _glue(name, value, display=False)
 
@@ -97,53 +103,55 @@ def glue_claims(results: Results, *families: str, prefix: str = "") -> None:
     """Name the numbers of claims for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`.
 
     Args:
-        families: what their ids begin with, up to the first point, such as "T1".
-        prefix: of every name.
+        families: the first parts of the claims' ids, such as "T1" for "T1.N.gap".
+        prefix: put before every name, such as "paper.".
     """
     for row in results.claims():
         if row["id"].split(".")[0] in families:
-            named = {"" if name == "value" else f".{name}": text for name, text in readable(row).items()}
-            glue(**{prefix + row["id"] + ending: text for ending, text in named.items()})
+            texts = {"" if name == "value" else f".{name}": text for name, text in readable(row).items()}
+            glue(**{prefix + row["id"] + suffix: text for suffix, text in texts.items()})
 
 
 def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
-    """The claims of one chapter: statement, rule, published and measured value with interval, n, verdict.
+    """The claims of one chapter: statement and rule, source, published and measured value, n, verdict.
 
     Args:
-        linked: whether each id leads to the figure or section that shows the claim, and its reference is named.
+        chapter: the name of the notebook.
+        linked: whether each id links to the figure or section that shows the claim, and the statement ends with its
+            reference.
     """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
-    read = [readable(row) for row in rows]
+    cells = [readable(row) for row in rows]
     return _as_html(
         {
             "id": [_linked(row) if linked else row["id"] for row in rows],
             "claim": [f"{row['statement']}{_reference(row) if linked else ''} {_rule(row)}" for row in rows],
             "source": [row["source"] for row in rows],
-            "published": [one["published"] for one in read],
-            "measured": [one["measured"] for one in read],
-            "n": [one["n"] for one in read],
-            "verdict": [one["verdict"] for one in read],
+            "published": [cell["published"] for cell in cells],
+            "measured": [cell["measured"] for cell in cells],
+            "n": [cell["n"] for cell in cells],
+            "verdict": [cell["verdict"] for cell in cells],
         }
     )
 
 
 def scales_table(results: Results, larger: Results) -> HTML:
-    """The claims that `larger` has computed, with value and verdict at both scales."""
+    """The claims that are computed in `larger`, with value and verdict in both results."""
     rows = [row for row in larger.claims() if row["value"] is not None]
     columns = {
         "id": [_linked(row) for row in rows],
         "claim": [row["statement"] for row in rows],
         "published": [readable(row)["published"] for row in rows],
     }
-    for one in (results, larger):
-        read = {row["id"]: readable(row) for row in one.claims()}
+    for place in (results, larger):
+        read = {row["id"]: readable(row) for row in place.claims()}
         cells = [read[row["id"]] for row in rows]
-        columns[f"profile {one.profile}"] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
+        columns[f"profile {place.profile}"] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
     return _as_html(columns)
 
 
 def _rule(row: dict[str, Any]) -> str:
-    """How a claim is judged, as a sentence in italics."""
+    """The rule of a claim, as a sentence in italics."""
     if row["by_construction"]:
         return f"<em>Holds by construction: {row['by_construction']}.</em>"
     if not row["rule"]:
@@ -153,36 +161,38 @@ def _rule(row: dict[str, Any]) -> str:
 
 
 def _reference(row: dict[str, Any]) -> str:
-    """Where a claim is published, in parentheses."""
+    """Where a claim is published, in parentheses; empty if nowhere."""
     place = row["reference"].replace("Karantzas et al. (2022), ", "")
     return f" ({place})" if place else ""
 
 
 def _linked(row: dict[str, Any]) -> str:
-    """A claim's id, leading to the figure or section that shows the claim."""
+    """A claim's id, as a link to the figure or section that shows the claim."""
     return f'<a href="{row["chapter"]}.html#{row["figure"]}">{row["id"]}</a>'
 
 
 def _as_html(columns: dict[str, list[str]]) -> HTML:
-    """A table of claims."""
+    """A table of claims, as HTML."""
     with pd.option_context("display.max_colwidth", None):
         return HTML(pd.DataFrame(columns).to_html(index=False, escape=False, border=0, classes="claims"))
 
 
 def published_table(results: Results, shown: dict[str, str], larger: Results | None = None) -> pd.DataFrame:
-    """A table of the paper beside ours, and beside that of `larger`.
+    """A table of the paper beside `results`, and beside `larger`.
 
     Args:
         shown: claim id -> label of its row.
+        larger: results at another profile.
     """
     scales = {"here": results} | ({f"profile {larger.profile}": larger} if larger else {})
-    columns = {"published": {name: readable(results.claim(identity))["published"] for identity, name in shown.items()}}
-    for title, one in scales.items():
-        read = {name: readable(one.claim(identity)) for identity, name in shown.items()}
+    columns = {"published": {label: readable(results.claim(claim))["published"] for claim, label in shown.items()}}
+    for title, place in scales.items():
+        cells = {label: readable(place.claim(claim)) for claim, label in shown.items()}
         columns[title] = {
-            name: text["value"] + (f" ({text['interval']})" if text["interval"] else "") for name, text in read.items()
+            label: cell["value"] + (f" ({cell['interval']})" if cell["interval"] else "")
+            for label, cell in cells.items()
         }
-        columns[f"n, {title}"] = {name: text["n"] for name, text in read.items()}
+        columns[f"n, {title}"] = {label: cell["n"] for label, cell in cells.items()}
     return pd.DataFrame(columns)
 
 
@@ -192,5 +202,25 @@ def means(arrays: dict[str, np.ndarray]) -> pd.Series:
 
 
 def verdicts(results: Results, source: str) -> dict[str, int]:
-    """How many claims from one source, "paper" or "control", have each verdict."""
-    return count_verdicts(results.claims(), source)
+    """How many claims from one source, "paper" or "control", have each verdict.
+
+    Claims that hold by construction are not counted.
+    """
+    counts = count_verdicts(results.claims(), source)
+    return {verdict: count for verdict, count in counts.items() if verdict != BY_CONSTRUCTION}
+
+
+def verdict_words(results: Results, source: str) -> str:
+    """Counts of verdicts as words, such as "31 reproduced, 9 not reproduced"."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts(results, source).items()) or "none"
+
+
+def glue_verdicts(results: Results) -> None:
+    """Name, for the sources "paper" and "control", how many claims there are and have each verdict.
+
+    The names are `count.<source>` and `verdicts.<source>`, and `by_construction` for the claims that are not counted.
+    """
+    for source in ("paper", "control"):
+        count = sum(verdicts(results, source).values())
+        glue(**{f"count.{source}": f"{count:,}", f"verdicts.{source}": verdict_words(results, source)})
+    glue(by_construction=str(sum(row["verdict"] == BY_CONSTRUCTION for row in results.claims())))

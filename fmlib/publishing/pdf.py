@@ -1,4 +1,4 @@
-"""The book on paper: all chapters as one page, printed to a PDF by headless Chromium."""
+"""The book as a PDF: all chapters as one page, printed by headless Chromium."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ def chromium() -> str:
 
 
 def as_root() -> list[str]:
-    """The words that Chromium needs to start as root, as in containers; none for anybody else."""
+    """The option that Chromium needs to start as root, as in containers; empty for other users."""
     return ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 
 
 def pdf() -> Path:
-    """Print the committed book to `_build/fourier-masks.pdf`; returns its path.
+    """Print the committed book to `_build/fourier-masks.pdf`.
 
-    Raises `FmlibError` if Chromium is missing, the book does not build, or nothing is printed.
+    Returns:
+        The path of the PDF.
+
+    Raises:
+        FmlibError: Chromium is missing, the book does not build, or nothing is printed.
     """
     program, target = chromium(), build.BUILD / "fourier-masks.pdf"
     with tempfile.TemporaryDirectory() as folder:
@@ -40,12 +44,12 @@ def pdf() -> Path:
         build.lay_out(place, Results.open(PUBLISHED / build.SHOWN))
         build.render(place, "singlehtml")
         draft = place / "book.pdf"
-        words = [program, "--headless", *as_root(), f"--user-data-dir={place / 'browser'}", "--no-pdf-header-footer"]
-        words += ["--generate-pdf-document-outline", "--virtual-time-budget=60000", f"--print-to-pdf={draft}"]
+        command = [program, "--headless", *as_root(), f"--user-data-dir={place / 'browser'}", "--no-pdf-header-footer"]
+        command += ["--generate-pdf-document-outline", "--virtual-time-budget=60000", f"--print-to-pdf={draft}"]
         page = place / "_build" / "singlehtml" / "intro.html"
-        done = subprocess.run([*words, page.as_uri()], capture_output=True, text=True, check=False)
-        if done.returncode or not draft.exists():
-            raise FmlibError(f"{program} does not print the book: {done.stderr.strip()[-300:]}")
+        process = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, check=False)
+        if process.returncode or not draft.exists():
+            raise FmlibError(f"{program} does not print the book: {process.stderr.strip()[-300:]}")
         target.parent.mkdir(exist_ok=True)
         shutil.move(draft, target)
     return target

@@ -1,9 +1,9 @@
-"""What the book's laboratory page runs on: networks, masks and pictures in one binary file, and the page from disk.
+"""The files of the book's playground page: networks, masks and pictures in one binary file, and scripts for disk use.
 
-The file begins with the eight bytes of `MAGIC`, the length of a header (4 bytes, little endian) and the header, JSON
-padded with blanks to a multiple of eight; then come the arrays, which the header lists with their type, shape and
-offset. A *world* of the page is a pair of networks, N and A, with pictures of their own: photographs, and planted
-tones. Weights are rounded to 16 bits, with a scale for each output channel; `rounded` gives the same network to torch.
+The file begins with the eight bytes of `MAGIC`, the length of the header (4 bytes, little endian) and the header, JSON
+padded with blanks to a multiple of eight bytes. The arrays follow; the header lists their types, shapes and offsets.
+The page has two data sets, photographs and synthetic tones, each with networks N and A, masks and pictures. Weights
+are rounded to 16 bits, with one scale per output channel; `rounded` returns the same network for torch.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fmlib.pipeline.results import Results
 from fmlib.studies.dataset_masks.figures import figure_scheme
 from fmlib.studies.shared.profiles import Profile, profile
 
-MAGIC = b"FMLAB001"
+MAGIC = b"FMPLAY01"
 
 #: The page's modules and files.
-FOLDER = Path(__file__).resolve().parents[2] / "book" / "_static" / "lab"
+FOLDER = Path(__file__).resolve().parents[2] / "book" / "_static" / "playground"
 
 #: The photographs that ship with scikit-learn: name -> title with credit.
 PHOTOGRAPHS = {
@@ -41,23 +41,27 @@ PHOTOGRAPHS = {
     "flower": "Flower, by vultilion (CC BY 2.0)",
 }
 
-REGIMES = {
-    "N": "standard",
-    "A": "adversarially trained",
-    "S": "trained on scaled images",
-    "T": "trained on shifted images",
-    "R": "trained on rotated images",
+#: Regime -> full name of its networks.
+NAMES = {
+    "N": "standard (N)",
+    "A": "adversarially trained (A)",
+    "S": "scale (S)",
+    "T": "translation (T)",
+    "R": "rotation (R)",
 }
+
+#: Settings of image masks that the page's solver reads.
+LEARNING = ("penalty", "clip", "beta2", "patience", "share_tol", "loss_tol")
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight as int16 of the same shape, and the scale of each output channel, (out,): their product is about it."""
+    """A weight as int16 of the same shape and one scale per output channel, (out,), whose product approximates it."""
     scale = weight.flatten(1).abs().amax(1).clamp_min(1e-30) / 32767
     return (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int16), scale
 
 
 def rounded(model: nn.Module) -> nn.Module:
-    """A copy of the network with its weights as the laboratory page has them."""
+    """A copy of the network with its weights rounded as on the playground page."""
     model = copy.deepcopy(model)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -66,22 +70,22 @@ def rounded(model: nn.Module) -> nn.Module:
     return model
 
 
-def network(results: Results, file: str, found: Profile) -> Normalized:
-    """A published network, in eval mode: its weights in `file`, its architecture that of profile `found`."""
-    model = build(found.network, 0)
+def network(results: Results, file: str, settings: Profile) -> Normalized:
+    """A published network in eval mode: its weights from `file`, its architecture from the profile `settings`."""
+    model = build(settings.network, 0)
     model.load_state_dict(load_weights(results.content(file)))
     return model.eval()
 
 
 class _File:
-    """Arrays that are to follow a header, and what the header says of them."""
+    """The arrays that follow the header, and their entries in it."""
 
     def __init__(self) -> None:
         self.content = bytearray()
         self.arrays: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, values: Tensor) -> str:
-        """Append an array, little endian, from a multiple of eight bytes on; returns its name."""
+        """Append an array, little endian, at a multiple of eight bytes; returns its name."""
         array = values.detach().contiguous().numpy()
         self.arrays[name] = {"type": array.dtype.name, "shape": list(array.shape), "offset": len(self.content)}
         self.content += array.astype(array.dtype.newbyteorder("<")).tobytes()
@@ -90,11 +94,11 @@ class _File:
 
 
 def _layers(file: _File, name: str, model: Normalized) -> list[dict[str, str]]:
-    """A sequential network for the page: the kinds of its layers, and the names of their arrays."""
-    found: list[dict[str, str]] = []
+    """A sequential network for the page: kind of each layer, and names of its arrays."""
+    layers: list[dict[str, str]] = []
     assert isinstance(model.network, nn.Sequential)
-    for number, layer in enumerate(model.network):
-        place = f"{name}.{number}"
+    for index, layer in enumerate(model.network):
+        place = f"{name}.{index}"
         match layer:
             case nn.Conv2d() | nn.Linear():
                 whole, scale = quantized(layer.weight.data)
@@ -103,129 +107,127 @@ def _layers(file: _File, name: str, model: Normalized) -> list[dict[str, str]]:
                 described["scale"] = file.add(f"{place}.scale", scale)
                 if layer.bias is not None:
                     described["bias"] = file.add(f"{place}.bias", layer.bias)
-                found.append(described)
-            case nn.BatchNorm2d():  # in eval mode a scale and a shift of each channel
-                # in double precision: in single, processors differ in the last bit
+                layers.append(described)
+            case nn.BatchNorm2d():  # in eval mode one scale and one shift per channel
+                # in double precision: in single precision, processors differ in the last bit
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
                 scale = layer.weight.double() / torch.sqrt(layer.running_var.double() + layer.eps)
                 shift = layer.bias.double() - layer.running_mean.double() * scale
                 folded = {"scale": scale, "shift": shift}
-                names = {what: file.add(f"{place}.{what}", values.float()) for what, values in folded.items()}
-                found.append({"kind": "affine"} | names)
+                names = {part: file.add(f"{place}.{part}", values.float()) for part, values in folded.items()}
+                layers.append({"kind": "affine"} | names)
             case nn.MaxPool2d() | nn.ReLU() | nn.AdaptiveAvgPool2d():
-                found.append({"kind": {"MaxPool2d": "pool", "ReLU": "relu"}.get(type(layer).__name__, "mean")})
+                layers.append({"kind": {"MaxPool2d": "pool", "ReLU": "relu"}.get(type(layer).__name__, "mean")})
             case nn.Identity() | nn.Flatten():
                 pass
             case _:
-                raise FmlibError(f"the laboratory page knows no layer {type(layer).__name__}")
-    return found
+                raise FmlibError(f"the playground page knows no layer {type(layer).__name__}: add it to network.mjs")
+    return layers
 
 
-def _world(
+def _dataset(
     file: _File,
     name: str,
     title: str,
-    found: Profile,
+    settings: Profile,
     classes: Iterable[str],
     networks: dict[str, Normalized],
     masks: dict[str, tuple[str, Tensor]],
     pictures: dict[str, tuple[str, Tensor]],
 ) -> dict[str, Any]:
-    """One world of the page. masks: name -> title, full mask (H, W); pictures: name -> title, uint8 (H, W)."""
-    attack, spec = found.train.attack, found.image_mask
+    """One data set of the page. masks: name -> title, full mask (H, W); pictures: name -> title, uint8 (H, W)."""
+    attack, spec = settings.train.attack, settings.image_mask
     return {
         "name": name,
         "title": title,
-        "size": found.data.size,
-        "mean": found.network.mean,
-        "std": found.network.std,
+        "size": settings.data.size,
+        "mean": settings.network.mean,
+        "std": settings.network.std,
         "classes": list(classes),
         "attack": {"epsilon": attack.epsilon, "step": attack.step, "steps": attack.steps},
-        "learning": {name: getattr(spec, name) for name in ("penalty", "clip", "memory", "patience", "still", "calm")},
+        "learning": {setting: getattr(spec, setting) for setting in LEARNING},
         "networks": {
-            regime: {"title": REGIMES[regime], "layers": _layers(file, f"{name}.{regime}", model)}
+            regime: {"title": NAMES[regime], "layers": _layers(file, f"{name}.{regime}", model)}
             for regime, model in networks.items()
         },
         "masks": [
-            {"name": one, "title": says, "half": file.add(f"{name}.mask.{one}", half_plane(full))}
-            for one, (says, full) in masks.items()
+            {"name": mask, "title": heading, "half": file.add(f"{name}.mask.{mask}", half_plane(full))}
+            for mask, (heading, full) in masks.items()
         ],
         "pictures": [
-            {"name": one, "title": says, "pixels": file.add(f"{name}.picture.{one}", pixels)}
-            for one, (says, pixels) in pictures.items()
+            {"name": picture, "title": heading, "pixels": file.add(f"{name}.picture.{picture}", pixels)}
+            for picture, (heading, pixels) in pictures.items()
         ],
     }
 
 
 def pack(results: Results) -> bytes:
-    """The laboratory's file, from published results; the same bytes for the same results.
+    """The playground's binary file, from published results; the same bytes for the same results.
 
-    Raises `FmlibError` if they hold no small networks (profile paper) or a network has a layer that the page lacks.
+    Raises:
+        FmlibError: the results hold no small networks (profile paper), or a network has a layer that the page lacks.
     """
     file = _File()
-    found, quick = profile(results.profile), profile("quick")
-    masks, planted = results.arrays("dataset_masks"), results.arrays("synthetic")
-    tones = np.argwhere(planted["tones"] > 0)
-    worlds = [
-        _world(
+    settings, quick = profile(results.profile), profile("quick")
+    masks, synthetic = results.arrays("dataset_masks"), results.arrays("synthetic")
+    tones = np.argwhere(synthetic["tones"] > 0)
+    datasets = [
+        _dataset(
             file,
             "photographs",
             "Photographs",
-            found,
+            settings,
             map(str, results.arrays("samples")["classes"]),
-            {one: network(results, f"network_{one}.safetensors", found) for one in "NA"},
-            {one: (f"of {one}, the network {says}", torch.from_numpy(masks[one][0])) for one, says in REGIMES.items()},
-            {name: (title, sample_image(name, found.data.size)[0]) for name, title in PHOTOGRAPHS.items()},
+            {regime: network(results, f"network_{regime}.safetensors", settings) for regime in "NA"},
+            {regime: (title, torch.from_numpy(masks[regime][0])) for regime, title in NAMES.items()},
+            {name: (title, sample_image(name, settings.data.size)[0]) for name, title in PHOTOGRAPHS.items()},
         ),
-        _world(
+        _dataset(
             file,
-            "planted",
-            "Planted tones",
+            "synthetic",
+            "Synthetic tones",
             quick,
-            [f"tone {number}" for number in range(1, len(planted["images"]) + 1)],
-            {one: network(results, f"synthetic_network_{one}.safetensors", quick) for one in "NA"},
+            [f"tone {number}" for number in range(1, len(synthetic["images"]) + 1)],
+            {regime: network(results, f"synthetic_network_{regime}.safetensors", quick) for regime in "NA"},
             {
-                "N": ("of N, the network standard", torch.from_numpy(planted["mask"])),
-                "A": ("of A, the network adversarially trained", torch.from_numpy(planted["mask.A"])),
-                "tones": (
-                    f"the {len(tones)} frequencies of the class tones themselves",
-                    torch.from_numpy(planted["tones"]),
-                ),
+                "N": (NAMES["N"], torch.from_numpy(synthetic["mask"])),
+                "A": (NAMES["A"], torch.from_numpy(synthetic["mask.A"])),
+                "tones": (f"the {len(tones)} frequencies of the class tones", torch.from_numpy(synthetic["tones"])),
             },
             {
                 f"tone-{number}": (f"Tone {number} in noise", torch.from_numpy(image))
-                for number, image in enumerate(planted["images"], 1)
+                for number, image in enumerate(synthetic["images"], 1)
             },
         ),
     ]
     header = {"results": results.manifest["key"], "profile": results.profile, "bytes": len(file.content)}
-    text = json.dumps(header | {"worlds": worlds, "arrays": file.arrays}).encode()
+    text = json.dumps(header | {"datasets": datasets, "arrays": file.arrays}).encode()
     text += b" " * (-(len(MAGIC) + 4 + len(text)) % 8)
     return MAGIC + len(text).to_bytes(4, "little") + text + bytes(file.content)
 
 
-def carried(name: str, value: object) -> bytes:
-    """A script that puts `value` into `laboratory.<name>`, for a page opened from disk.
+def as_script(name: str, value: object) -> bytes:
+    """A script that assigns `value` to `playgroundFiles.<name>`, for a page opened from disk.
 
-    There browsers load neither modules nor data, but do run scripts.
+    From disk, browsers run scripts but load neither modules nor data.
     """
-    return f"(globalThis.laboratory ??= {{}}).{name} = {json.dumps(value)};\n".encode()
+    return f"(globalThis.playgroundFiles ??= {{}}).{name} = {json.dumps(value)};\n".encode()
 
 
 def in_order(sources: dict[str, str]) -> dict[str, str]:
-    """Modules, by file name, in the order of their imports: what is imported comes first."""
+    """Modules by file name, each after those that it imports."""
     needs = {name: re.findall(r'from "\./(.+?)"', text) for name, text in sources.items()}
     return {name: sources[name] for name in TopologicalSorter(needs).static_order()}
 
 
 def files(results: Results) -> dict[str, bytes]:
-    """What the page needs beside its modules, made from published results: file name -> content."""
+    """The files that the page needs beside its modules, from published results: file name -> content."""
     binary = pack(results)
     modules = in_order({path.name: path.read_text() for path in sorted(FOLDER.glob("*.mjs"))})
     return {
         "networks.bin": binary,
-        "networks.cjs": carried("networks", base64.b64encode(binary).decode()),
-        "modules.cjs": carried("modules", modules),
-        "still.png": figure_scheme(results.arrays("scheme"))._repr_png_(),
+        "networks.cjs": as_script("networks", base64.b64encode(binary).decode()),
+        "modules.cjs": as_script("modules", modules),
+        "preview.png": figure_scheme(results.arrays("scheme"))._repr_png_(),
     }

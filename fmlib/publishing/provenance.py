@@ -1,15 +1,14 @@
-"""Where figures and tables come from: the files that a chapter opened, and the line under each that says who made it.
+"""Provenance: the files that each figure and table is made from, checked and shown.
 
-A cell that shows a figure or a table declares its files: `metadata["made_from"] = ["masks.csv", ...]`. While the
-chapter is executed every file that it opens is noted, and what is declared must agree with that.
+A cell that shows a figure or a table declares its files: `metadata["made_from"] = ["masks.csv", ...]`. While a chapter
+is executed, every results file that a cell reads is recorded, and the declaration must agree with the record.
 """
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -20,47 +19,51 @@ from nbformat import NotebookNode
 
 from fmlib import __version__
 from fmlib.core.errors import require
+from fmlib.pipeline import results as results_module
 from fmlib.pipeline.results import PUBLISHED, Results, benchmark
 from fmlib.publishing import status
 
-#: The kinds of output by which `watch` tells what the kernel runs on, and which files a cell opened.
+#: The kinds of output in which `record` keeps what the kernel runs on, and which files a cell read.
 ENVIRONMENT, FILES = "application/vnd.fmlib.environment+json", "application/vnd.fmlib.files+json"
 
-#: How an output begins that names a number for prose.
+#: The prefix of the kind of output that names a number for prose.
 GLUED = "application/papermill.record/"
 
 
 def record(folder: str) -> None:
-    """Tell what this kernel runs on; from now on let every cell end with an output that names the results it opened.
+    """Record what this kernel runs on, and after every cell which results files the cell read.
 
-    folder: of the chapter's results, absolute; all that is published is watched as well.
+    Args:
+        folder: that of the chapter's results, absolute; its files are recorded by name, other published ones as
+            `<folder>/<name>`.
     """
     versions = {"Python": platform.python_version(), "fmlib": __version__, "torch": torch.__version__}
     versions |= {name: version(name) for name in ("jupyter-book", "matplotlib", "numpy")}
     display({ENVIRONMENT: versions}, raw=True)
-    places = [os.path.join(place, "") for place in (folder, PUBLISHED)]
     opened: set[str] = set()
 
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and os.path.basename(arguments[0]) != "manifest.json":
-            opened.update([arguments[0].removeprefix(place) for place in places if arguments[0].startswith(place)][:1])
+    def note(path: Path) -> None:
+        for place in (Path(folder), PUBLISHED):
+            if path.is_relative_to(place):
+                opened.add(path.relative_to(place).as_posix())
+                return
 
-    def tell(_: object) -> None:
+    def write(_: object) -> None:
         display({FILES: sorted(opened)}, raw=True)
         opened.clear()
 
     shell = get_ipython()
     assert shell is not None
-    sys.addaudithook(hear)
-    shell.events.register("post_run_cell", tell)
+    results_module.observers.append(note)
+    shell.events.register("post_run_cell", write)
 
 
 def read_record(cell: NotebookNode, kind: str) -> Any:
-    """What `watch` told of a cell by an output of this kind, which is taken away; None if it told nothing."""
-    found = [output for output in cell.get("outputs", []) if kind in output.get("data", {})]
-    for output in found:
+    """The record of one kind in a cell's outputs, which is removed there; None if there is none."""
+    outputs = [output for output in cell.get("outputs", []) if kind in output.get("data", {})]
+    for output in outputs:
         cell.outputs.remove(output)
-    return found[0].data[kind] if found else None
+    return outputs[0].data[kind] if outputs else None
 
 
 def shows(cell: NotebookNode) -> bool:
@@ -75,83 +78,90 @@ def glues(cell: NotebookNode) -> bool:
 
 
 def check(chapter: str, notebook: NotebookNode, opened: list[set[str]]) -> None:
-    """Raise `FmlibError` unless what the cells declare agrees with what they opened (names of files, a set a cell).
+    """Check that what the cells declare agrees with what they read.
 
-    A figure or table declares what its own cell opens, and nothing that was not opened by then. Whatever else a chapter
-    opens is declared by some cell, unless it is opened where numbers are named for prose.
+    A figure or table declares every file that its own cell reads, and no file that was not read by then. Any other file
+    that a chapter reads is declared by some cell, unless the cell that reads it names numbers for prose.
+
+    Args:
+        opened: names of files, one set per cell.
+
+    Raises:
+        FmlibError: a declaration and the record disagree.
     """
     declared = {name for cell in notebook.cells for name in cell.metadata.get("made_from", [])}
     known: set[str] = set()
     for cell, files in zip(notebook.cells, opened, strict=True):
         own, known = set(cell.metadata.get("made_from", [])), known | files
         place = f"{chapter}, cell {cell.source.splitlines()[0]!r}" if cell.source else chapter
-        never = ", ".join(sorted(own - known))
-        require(not never, f"{place}: made_from names {never}, which the chapter does not open")
+        unread = ", ".join(sorted(own - known))
+        require(not unread, f"{place}: made_from names {unread}, which the chapter does not open")
         require(bool(own) == shows(cell), f"{place}: every figure and table, and no other cell, has a made_from")
-        silent = ", ".join(sorted(files - (own or (files if glues(cell) else declared))))
-        require(not silent, f"{place}: opens {silent}, which made_from does not name")
+        missing = ", ".join(sorted(files - (own or (files if glues(cell) else declared))))
+        require(not missing, f"{place}: opens {missing}, which made_from does not name")
 
 
 def source_line(chapter: str, files: list[str], results: Results) -> str:
-    """The line under a figure or table, HTML: chapter, results, and for each file its experiment and circumstances.
+    """The collapsed line under a figure or table, as HTML on one line.
 
-    It leads to the experiment's source on the status page and to the file itself.
+    It names the chapter, the results, and for each file its experiment and what that was computed on. It leads to the
+    source of the experiment on the status page, and to the file.
     """
-    manifest, parts = results.manifest, [f"made by: chapter {chapter}"]
+    manifest, parts = results.manifest, [f"chapter {chapter}"]
     if any("/" not in name for name in files):
         parts += [f"profile {results.profile}", f"seed {manifest['seed']}", _key(results)]
-    makers: dict[str, list[str]] = {}
+    experiments: dict[str, list[str]] = {}
     for name in files:
-        makers.setdefault(_maker(name, results), []).append(name)
-    for maker, names in makers.items():
-        parts.append(f"experiment {maker}")
+        experiments.setdefault(_experiment(name, results), []).append(name)
+    for experiment, names in experiments.items():
+        parts.append(f"experiment {experiment}")
         for name in names:
             address, _, checksum = status.link(results, name)
             parts.append(f'data <a href="{address}">{name}</a> <code>{checksum[:8]}</code>')
-    return f'<p class="made-by">{" · ".join(parts)}</p>'
+    return f'<details class="source"><summary>Source</summary><p>{" · ".join(parts)}</p></details>'
 
 
 def _key(results: Results) -> str:
+    """The key of results, as HTML."""
     return f"results <code>{results.manifest['key']}</code>"
 
 
-def _maker(name: str, results: Results) -> str:
-    """The experiment of a file, linked, and how it was made."""
+def _experiment(name: str, results: Results) -> str:
+    """The experiment of a file, linked to its section of the status page, and what it was computed on."""
     if name.startswith("bench/"):
-        found = benchmark(name.removeprefix("bench/").removesuffix(".json"))
-        cases = ", ".join(row["case"] for row in found["rows"])
-        experiment, how = "bench", f"{cases}, seed {found['seed']}, {status.computed_on(found)}, {found['date']}"
+        measured = benchmark(name.removeprefix("bench/").removesuffix(".json"))
+        cases = ", ".join(row["case"] for row in measured["rows"])
+        how = f"{cases}, seed {measured['seed']}, {status.computed_on(measured)}, {measured['date']}"
+        return f'<a href="status.html#experiment-bench">bench</a> ({how})'
+    folder, _, file = name.rpartition("/")
+    place = Results.open(PUBLISHED / folder) if folder else results
+    records = place.manifest["experiments"]
+    if file == "claims.json":
+        experiment, how = "claims", status.claims_computed_on(place)
     else:
-        folder, _, file = name.rpartition("/")
-        place = Results.open(PUBLISHED / folder) if folder else results
-        experiments = place.manifest["experiments"]
-        if file == "claims.json":
-            experiment, how = "claims", status.claims_computed_on(place)
-        else:
-            experiment = next(experiment for experiment, record in experiments.items() if file in record["files"])
-            how = status.computed_on(experiments[experiment])
-        if folder:
-            how = f"profile {place.profile}, seed {place.manifest['seed']}, {_key(place)}, {how}"
-    return f'<a href="status.html#experiment-{experiment}">{experiment}</a> ({how})'
+        experiment = next(experiment for experiment, entry in records.items() if file in entry["files"])
+        how = status.computed_on(records[experiment])
+    anchor = status.anchor(experiment, place, results)
+    if place is not results:
+        how = f"profile {place.profile}, seed {place.manifest['seed']}, {_key(place)}, {how}"
+    return f'<a href="status.html#{anchor}">{experiment}</a> ({how})'
 
 
 def annotate(chapter: str, notebook: NotebookNode, results: Results) -> None:
-    """Put the made-by line under every figure (below its caption) and every table (a further output).
+    """Put the source line under every figure (below its caption) and every table (as a further output).
 
-    Myst-nb draws every output of a captioned cell as one more figure; its captions may go on with a legend.
+    Myst-nb draws every output of a captioned cell as one more figure, but a caption may go on with a legend.
     """
     for cell in notebook.cells:
-        if "made_from" in cell.metadata:
-            line, figure = (
-                source_line(chapter, cell.metadata["made_from"], results),
-                cell.metadata.get("mystnb", {}).get("figure"),
-            )
-            if figure:
-                figure["caption"] = f"{plain_caption(figure['caption'])}\n\n{line}"
-            else:
-                cell.outputs.append(nbformat.v4.new_output("display_data", {"text/html": line}))
+        if "made_from" not in cell.metadata:
+            continue
+        line = source_line(chapter, cell.metadata["made_from"], results)
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            figure["caption"] = f"{plain_caption(figure['caption'])}\n\n{line}"
+        else:
+            cell.outputs.append(nbformat.v4.new_output("display_data", {"text/html": line}))
 
 
 def plain_caption(caption: str) -> str:
-    """A caption without its made-by line."""
+    """A caption without its source line."""
     return caption.partition("\n\n")[0]

@@ -1,6 +1,6 @@
-"""The page "Status of this book": how each chapter was executed, and what each experiment made, from which source.
+"""The page "Status of this book": how each chapter was executed, and what each experiment published, from which source.
 
-It is the one page whose outputs hold times: seconds that chapters took.
+It is the one page whose outputs hold times: the seconds that each chapter took.
 """
 
 from __future__ import annotations
@@ -25,23 +25,28 @@ from fmlib.studies.what_it_costs.benchmark import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What a chapter shows depends on these files besides its own source and the results it reads.
+#: The files, besides a chapter's own cells and its results, on which its outputs depend. `**` follows no links, so that
+#: fmlib/published is left out; results enter by their manifests.
 SOURCES = ("fmlib/**/*.py", "fmlib/**/*.toml", "ci/constraints.txt", "data/results/bench/*.json")
 
 
-def freshness(path: Path) -> str:
-    """Hash of all that a chapter's outputs depend on: its cells, the library, constraints, results."""
-    parts = ["".join(cell["source"]).encode() for cell in json.loads(path.read_text())["cells"]]
+def sources() -> list[Path]:
+    """The files that `SOURCES` names, and the manifests of all published results."""
     files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
-    files += sorted(PUBLISHED.glob("*/manifest.json"))
-    parts += [file.read_bytes() for file in files]
+    return files + sorted(PUBLISHED.glob("*/manifest.json"))
+
+
+def freshness(path: Path) -> str:
+    """The hash of all that a chapter's outputs depend on: its cells, the library, constraints, results."""
+    parts = ["".join(cell["source"]).encode() for cell in json.loads(path.read_text())["cells"]]
+    parts += [file.read_bytes() for file in sources()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def records(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The executed notebooks in `folder`, in order of name -> what was recorded when each was executed."""
-    found = {path: json.loads(path.read_text())["metadata"].get("fmlib") for path in sorted(folder.glob("*.ipynb"))}
-    return {path: record for path, record in found.items() if record}
+    """Executed notebooks in `folder`, in order of name -> what was recorded when each was executed."""
+    every = {path: json.loads(path.read_text())["metadata"].get("fmlib") for path in sorted(folder.glob("*.ipynb"))}
+    return {path: record for path, record in every.items() if record}
 
 
 def _table(rows: list[dict[str, Any]], classes: str = "") -> str:
@@ -55,13 +60,17 @@ def _title(path: Path) -> str:
 
 
 def chapters_table(folder: Path | None = None) -> HTML:
-    """The other chapters in `folder`, by default the working one: how and with what executed, and whether still fresh.
+    """The other chapters: how and with what each was executed, and whether its outputs are up to date.
 
-    Outside a checkout of the project, one sentence instead.
+    Args:
+        folder: where the chapters lie (default: the working directory).
+
+    Returns:
+        A table; outside a checkout of the project one sentence instead.
     """
     found = records(folder or Path.cwd()) if (ROOT / "book").is_dir() else {}
     if not found:
-        return HTML("<p>There is no table of chapters here: it is made from a checkout of the project.</p>")
+        return HTML("<p>There is no table of chapters here: it needs a checkout of the project.</p>")
     rows = []
     for path, record in found.items():
         if path.stem == "status":
@@ -69,7 +78,7 @@ def chapters_table(folder: Path | None = None) -> HTML:
         rows.append(
             {
                 "chapter": f'<a href="{path.stem}.html">{_title(path)}</a>',
-                "outputs": "fresh" if record["freshness"] == freshness(path) else "stale",
+                "outputs": "up to date" if record["freshness"] == freshness(path) else "outdated",
                 "profile": record["profile"],
                 "executed in (s)": record["seconds"],
                 "with": ", ".join(f"{name} {record['with'][name]}" for name in sorted(record["with"])),
@@ -79,20 +88,32 @@ def chapters_table(folder: Path | None = None) -> HTML:
 
 
 def link(results: Results, name: str) -> tuple[str, Path, str]:
-    """A file of `results`, or `<folder>/<file>` of others: its address in the built pages, its place, its SHA-256."""
+    """A file of `results`, or `<folder>/<file>` of others: its address in the built pages, its path, its SHA-256."""
     if "/" in name:
         path = PUBLISHED / name
         return name, path, hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{results.profile}/{name}", results.folder / name, results.manifest["files"][name]
 
 
+def anchor(experiment: str, place: Results, shown: Results) -> str:
+    """The anchor of an experiment's section on the page.
+
+    Args:
+        place: the results that hold its files.
+        shown: the results that the book shows.
+    """
+    elsewhere = place.profile != shown.profile and experiment != "claims"
+    return f"experiment-{experiment}" + (f"-{place.profile}" if elsewhere else "")
+
+
 def computed_on(record: dict[str, Any]) -> str:
-    """Device and versions of an experiment's record in the manifest, or of a benchmark."""
-    return f"{record['device']}, torch {record['torch']}, fmlib {record['fmlib']}"
+    """Device, precision of the networks and versions, from a manifest's record of an experiment or from a benchmark."""
+    device = f"{record['device']}, {record['precision']}" if "precision" in record else record["device"]
+    return f"{device}, torch {record['torch']}, fmlib {record['fmlib']}"
 
 
 def claims_computed_on(results: Results) -> str:
-    """Devices and versions of all experiments, from whose files the claims are made."""
+    """Devices and versions of all experiments, since claims are evaluated from the files of all."""
     return "; ".join(sorted({computed_on(record) for record in results.manifest["experiments"].values()}))
 
 
@@ -105,42 +126,46 @@ def _files(results: Results, names: list[str]) -> str:
     return _table(rows)
 
 
-def _section(name: str, about: str, results: Results, files: list[str], functions: list[Callable[..., Any]]) -> str:
+def _section(place: str, name: str, about: str, files: str, functions: list[Callable[..., Any]]) -> str:
     source = "\n\n".join(inspect.getsource(function) for function in functions)
     return (
-        f'<section id="experiment-{name}"><h3>{name}</h3><p>{about}</p>{_files(results, files)}'
+        f'<section id="{place}"><h3>{name}</h3><p>{about}</p>{files}'
         f"<details><summary>Source of {name}</summary>{highlight(source, PythonLexer(), HtmlFormatter())}</details>"
         "</section>"
     )
 
 
+def _experiment(name: str, results: Results, shown: Results) -> str:
+    """The section of one experiment of `results`."""
+    record, experiment = results.manifest["experiments"][name], registry.all_experiments()[name]
+    about = f"{experiment.about[0].upper()}{experiment.about[1:]}, profile {results.profile}. {computed_on(record)}; "
+    about += f"{len(record['tasks'])} tasks"
+    about += f"; {record['images']:,} images." if "images" in record else "."
+    about += f" Partial: {record['partial']}." if "partial" in record else ""
+    prefix = "" if results is shown else f"{results.folder.name}/"
+    files = _files(shown, [f"{prefix}{file}" for file in record["files"]])
+    title = name if results is shown else f"{name}, profile {results.profile}"
+    return _section(anchor(name, results, shown), title, about, files, [experiment.tasks, experiment.export])
+
+
 def experiments(results: Results) -> HTML:
-    """A section per experiment, for the claims and for the benchmark, at `#experiment-<name>`.
+    """A section for every experiment, for the claims and for the benchmark, at `#experiment-<name>`.
 
     Each says what it is about, on what it was computed and from how many tasks, and lists its files with sizes and
     checksums and the source of the functions that plan and export them.
+
+    Args:
+        results: those that the book shows; sections of other published profiles end in `-<profile>`.
     """
-    sections, known = [], registry.all_experiments()
     others = [other for other in registry.published() if other.profile != results.profile]
-    for one in (results, *others):
-        prefix = "" if one is results else f"{one.folder.name}/"
-        for name, record in one.manifest["experiments"].items():
-            experiment = known[name]
-            about = (
-                f"{experiment.about[0].upper()}{experiment.about[1:]}, profile {one.profile}. {computed_on(record)}; "
-            )
-            about += f"{len(record['tasks'])} tasks." + (
-                f" Partial: {record['partial']}." if "partial" in record else ""
-            )
-            files = [f"{prefix}{file}" for file in record["files"]]
-            functions: list[Callable[..., Any]] = [experiment.tasks, experiment.export]
-            sections.append(
-                _section(name if one is results else f"{name}-{one.profile}", about, results, files, functions)
-            )
+    sections = [
+        _experiment(name, place, results) for place in (results, *others) for name in place.manifest["experiments"]
+    ]
     about = f"Every claim, evaluated from the files above. {claims_computed_on(results)}."
-    files = ["claims.json", *(f"{other.folder.name}/claims.json" for other in others)]
-    sections.append(_section("claims", about, results, files, [Claim.evaluate]))
-    measured = "; ".join(f"{computed_on(found)}, {found['date']}" for found in map(benchmark, benchmarks()))
-    files = [f"bench/{device}.json" for device in benchmarks()]
-    sections.append(_section("bench", f"What masks cost: fmlib bench. {measured}.", results, files, [measure]))
+    files = _files(results, ["claims.json", *(f"{other.folder.name}/claims.json" for other in others)])
+    sections.append(_section("experiment-claims", "claims", about, files, [Claim.evaluate]))
+    measured = "; ".join(f"{computed_on(one)}, {one['date']}" for one in map(benchmark, benchmarks()))
+    about = f"How long masks take to learn: fmlib bench. {measured}."
+    files = _files(results, [f"bench/{device}.json" for device in benchmarks()])
+    sections.append(_section("experiment-bench", "bench", about, files, [measure]))
     return HTML("".join(sections))

@@ -1,6 +1,7 @@
 """The studies of the book, in its order, with their experiments and claims.
 
-A study is a folder beside this file, named as its chapter. To add one, name it in `STUDIES`.
+A study is a folder beside this file, named as its chapter. It may hold `experiment.py` with `EXPERIMENTS`, and
+`claims.toml` with the functions that measure the claims in `analysis.py`. To add a study, name it in `STUDIES`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fmlib.core.errors import require
 from fmlib.pipeline import scheduler
 from fmlib.pipeline.claims import Claim, load_claims
 from fmlib.pipeline.experiment import Experiment
+from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import Store, Task
 from fmlib.studies.shared.setup import Setup
@@ -33,46 +35,65 @@ STUDIES = [
 ]
 
 
-def _has(study: str, module: str) -> bool:
-    return find_spec(f"fmlib.studies.{study}.{module}") is not None
-
-
 def all_experiments() -> dict[str, Experiment]:
     """Name -> experiment, in the order of the studies."""
-    modules = [importlib.import_module(f"fmlib.studies.{one}.experiment") for one in STUDIES if _has(one, "experiment")]
-    return {experiment.name: experiment for module in modules for experiment in module.EXPERIMENTS}
+    names = [name for study in STUDIES if find_spec(name := f"fmlib.studies.{study}.experiment")]
+    listed = [experiment for name in names for experiment in importlib.import_module(name).EXPERIMENTS]
+    _require_unique("experiment", [experiment.name for experiment in listed])
+    return {experiment.name: experiment for experiment in listed}
 
 
 def experiments(names: Sequence[str] = ()) -> list[Experiment]:
-    """The experiments of these names; none, or "all", is every one. Raises `FmlibError` for an unknown name."""
+    """The experiments of these names, in the order of the studies.
+
+    Args:
+        names: none, or "all" among them, means every experiment.
+
+    Raises:
+        FmlibError: a name is unknown.
+    """
     known = all_experiments()
     for name in names:
         require(name in known or name == "all", f"unknown experiment {name!r}: choose from {', '.join(known)} or all")
-    whole = "all" in names or not names
-    return [experiment for name, experiment in known.items() if whole or name in names]
+    everything = not names or "all" in names
+    return [experiment for name, experiment in known.items() if everything or name in names]
 
 
 def all_claims() -> list[Claim]:
     """Every claim, in the order of the studies."""
     claims: list[Claim] = []
     for study in STUDIES:
-        package = importlib.import_module(f"fmlib.studies.{study}")
-        path = Path(str(package.__file__)).with_name("claims.toml")
+        path = Path(importlib.import_module(f"fmlib.studies.{study}").__path__[0]) / "claims.toml"
         if path.exists():
             claims += load_claims(path, importlib.import_module(f"fmlib.studies.{study}.analysis"))
+    _require_unique("claim", [claim.id for claim in claims])
     return claims
 
 
+def _require_unique(what: str, names: Sequence[str]) -> None:
+    """Raise `FmlibError` if a name occurs twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, f"two studies define the {what} {', '.join(twice)}")
+
+
 def published() -> list[Results]:
-    """All published results, a folder per profile."""
+    """All published results, one folder per profile."""
     return [Results.open(path.parent) for path in sorted(PUBLISHED.glob("*/manifest.json"))]
 
 
-def run(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int | None = None) -> None:
+def run(
+    chosen: Sequence[Experiment],
+    setup: Setup,
+    store: Store,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Compute what `store` lacks of these experiments.
 
     Args:
-        workers: processes that compute side by side (default: `scheduler.default_workers`); several draw no bars.
+        workers: processes that compute side by side (default: `scheduler.default_workers`). Tasks draw progress bars
+            only with one worker.
+        progress: is notified when tasks start and finish.
 
     Raises:
         FmlibError: as `scheduler.compute`.
@@ -81,7 +102,7 @@ def run(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int |
         workers = scheduler.default_workers(store.device)
     names = [experiment.name for experiment in chosen]
     plan = partial(_tasks, names, replace(setup, progress=setup.progress and workers == 1))
-    scheduler.compute(plan, store, workers)
+    scheduler.compute(plan, store, workers, progress)
 
 
 def _tasks(names: list[str], setup: Setup) -> list[Task]:

@@ -1,4 +1,4 @@
-"""Attacks: within [0, 1] and PGD and FGSM within their ball, right where the answer is known, and without traces."""
+"""Attacks: valid pixels, PGD and FGSM within their ball, known answers on linear models, and no side effects."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def test_linear_model_gives_the_analytic_answer(linear, seed, epsilon, steps):
     labels = torch.tensor([0, 1, 1, 0])
     spec = AttackSpec(epsilon, 2 * epsilon / steps, steps + 1)
     attacked = perturb(linear(torch.stack((-weight, weight))), images, labels, spec, seed=seed, purpose="linear")
-    uphill = torch.where(labels == 1, -1.0, 1.0)[:, None] * weight.sign()  # away from the right class
+    uphill = torch.where(labels == 1, -1.0, 1.0)[:, None] * weight.sign()  # away from the label
     expected = (images + epsilon * uphill.view(images.shape)).clamp(0, 1)
     torch.testing.assert_close(attacked, expected, atol=ROUNDING, rtol=0)
 
 
-def test_attack_raises_the_loss_of_a_network(trained, planted):
-    images, labels = planted.validation.pixels(), planted.validation.labels
+def test_attack_raises_the_loss_of_a_network(trained, synthetic):
+    images, labels = synthetic.validation.pixels(), synthetic.validation.labels
     attacked = perturb(trained, images, labels, AttackSpec(0.1, 0.02, 10), seed=0, purpose="x")
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy
         assert loss(trained(attacked), labels).item() > 10 * loss(trained(images), labels).item()
 
 
-def test_start_is_random_and_follows_seed_and_purpose(trained, planted):
-    images, labels = planted.validation.pixels(slice(4)), planted.validation.labels[:4]
+def test_start_is_random_and_follows_seed_and_purpose(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(4)), synthetic.validation.labels[:4]
     spec = AttackSpec(steps=2)
 
     def attack(seed, purpose):
@@ -80,8 +80,8 @@ def test_start_is_random_and_follows_seed_and_purpose(trained, planted):
     assert not torch.equal(first, attack(0, "b"))
 
 
-def test_result_does_not_depend_on_the_global_generator_nor_move_it(trained, planted):
-    images, labels = planted.validation.pixels(slice(4)), planted.validation.labels[:4]
+def test_result_does_not_depend_on_the_global_generator_nor_move_it(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(4)), synthetic.validation.labels[:4]
     results = []
     for state in (1, 2):
         torch.manual_seed(state)
@@ -92,18 +92,18 @@ def test_result_does_not_depend_on_the_global_generator_nor_move_it(trained, pla
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_model_is_left_as_it_was(look, family):
+def test_model_is_left_as_it_was(snapshot, family):
     model = build(NetworkSpec("tiny_vgg"), seed=0)
     model(torch.rand(2, 1, 16, 16)).sum().backward()
     model.train()
     model.network[2].eval()
     model.network[0].weight.requires_grad_(False)
-    before = look(model)
+    before = snapshot(model)
     images = torch.rand(2, 1, 16, 16)
     copy = images.clone()
     spec = EvaluationSpec(steps=5, restarts=2, queries=20)
     perturb(model, images, torch.tensor([0, 1]), spec, seed=0, purpose="a", family=family)
-    assert look(model) == before
+    assert snapshot(model) == before
     assert torch.equal(images, copy)
 
 
@@ -116,8 +116,8 @@ def test_model_is_attacked_in_eval_mode():
     assert torch.equal(from_train, from_eval)
 
 
-def test_attack_works_where_gradients_are_off(trained, planted):
-    images, labels = planted.validation.pixels(slice(2)), planted.validation.labels[:2]
+def test_attack_works_under_no_grad(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(2)), synthetic.validation.labels[:2]
     with torch.no_grad():
         inside = perturb(trained, images, labels, AttackSpec(), seed=0, purpose="a")
     assert torch.equal(inside, perturb(trained, images, labels, AttackSpec(), seed=0, purpose="a"))
@@ -131,14 +131,14 @@ def test_pixels_outside_the_unit_interval_are_refused(linear, pixel):
         perturb(linear(torch.rand(2, 16)), images, torch.tensor([0, 1, 0, 1]), AttackSpec(), seed=0, purpose="a")
 
 
-# --------------------------------------------------------------------------------------------- other families
+# -------------------------------------------------------------------------------------- other attack families
 
 
 @settings(max_examples=8)
 @given(seeds)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_stays_in_the_unit_interval(linear, family, seed):
-    """Pixels at either end included, whose tanh^-1, in which CW descends, is infinite."""
+    """The pixels include 0 and 1, whose inverse tanh, the variable of CW, is infinite."""
     images, weight = images_of(seed), binary_weights(seed, 16)
     model = linear(torch.stack((-weight, weight)))
     spec = EvaluationSpec(0.3, 0.1, 5, restarts=2, queries=20)
@@ -151,7 +151,7 @@ def test_every_family_stays_in_the_unit_interval(linear, family, seed):
 
 @settings(max_examples=15)
 @given(seeds, st.floats(0.001, 0.9))
-def test_fgsm_on_a_linear_model_is_one_whole_step_uphill(linear, seed, epsilon):
+def test_fgsm_on_a_linear_model_is_one_step_of_epsilon_along_the_sign_of_the_gradient(linear, seed, epsilon):
     images, weight = images_of(seed), binary_weights(seed, 16)
     labels = torch.tensor([0, 1, 1, 0])
     model = linear(torch.stack((-weight, weight)))
@@ -161,26 +161,26 @@ def test_fgsm_on_a_linear_model_is_one_whole_step_uphill(linear, seed, epsilon):
     torch.testing.assert_close(attacked, expected, atol=ROUNDING, rtol=0)
 
 
-def test_fgsm_stays_within_epsilon_of_a_networks_images_and_reaches_it(trained, planted):
-    images, labels = planted.validation.pixels(slice(16)), planted.validation.labels[:16]
+def test_fgsm_stays_within_epsilon_of_a_networks_images_and_reaches_it(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(16)), synthetic.validation.labels[:16]
     change = perturb(trained, images, labels, AttackSpec(0.05), seed=0, purpose="a", family="FGSM") - images
     assert change.abs().max().item() == pytest.approx(0.05, abs=ROUNDING)
 
 
 @settings(max_examples=15)
 @given(seeds)
-def test_deepfool_on_a_linear_model_steps_a_little_over_the_nearest_point_of_the_border(linear, seed):
+def test_deepfool_on_a_linear_model_overshoots_the_nearest_point_of_the_decision_boundary(linear, seed):
     images = 0.4 + 0.2 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
     weight = binary_weights(seed, 16)
-    bias = torch.stack((weight.sum(), -weight.sum())) / 2  # the border passes through gray
+    bias = torch.stack((weight.sum(), -weight.sum())) / 2  # the decision boundary passes through gray
     model = linear(torch.stack((-weight, weight)), bias)
     with torch.no_grad():
         logits = model(images)
     labels = logits.argmax(1)
-    labels[0] = 1 - labels[0]  # one that is wrong to begin with
+    labels[0] = 1 - labels[0]  # one that is misclassified to begin with
     attacked = perturb(model, images, labels, AttackSpec(), seed=seed, purpose="linear", family="DeepFool")
     margin = logits[:, 1] - logits[:, 0]
-    step = -1.02 * margin[:, None] * (2 * weight) / (2 * weight).square().sum()  # the overshoot is 2 %
+    step = -1.02 * margin[:, None] * (2 * weight) / (2 * weight).square().sum()  # the overshoot is 2%
     expected = images + step.view(images.shape)
     expected[0] = images[0]
     torch.testing.assert_close(attacked, expected, atol=1e-5, rtol=0)
@@ -188,45 +188,45 @@ def test_deepfool_on_a_linear_model_steps_a_little_over_the_nearest_point_of_the
 
 @settings(max_examples=15)
 @given(seeds)
-def test_fab_on_a_linear_model_steps_a_little_over_the_border_in_every_pixel(linear, seed):
-    """The least l-infinity distance to the border is the margin over the l1 norm of its slope."""
+def test_fab_on_a_linear_model_overshoots_the_decision_boundary_slightly_in_every_pixel(linear, seed):
+    """The smallest l-infinity distance to the boundary is the margin divided by the l1 norm of its gradient."""
     images = 0.4 + 0.2 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
     weight = binary_weights(seed, 16)
     model = linear(torch.stack((-weight, weight)), torch.stack((weight.sum(), -weight.sum())) / 2)
     with torch.no_grad():
         logits = model(images)
     labels = logits.argmax(1)
-    labels[0] = 1 - labels[0]  # one that is wrong to begin with
+    labels[0] = 1 - labels[0]  # one that is misclassified to begin with
     attacked = perturb(model, images, labels, AttackSpec(), seed=seed, purpose="linear", family="FAB")
     with torch.no_grad():
         assert (model(attacked).argmax(1) != labels).all()
-    least = (logits[:, 1] - logits[:, 0]).abs() / (2 * weight).abs().sum()
+    smallest = (logits[:, 1] - logits[:, 0]).abs() / (2 * weight).abs().sum()
     distance = (attacked - images).abs().amax((1, 2, 3))
     assert distance[0] == 0
-    assert (distance[1:] >= least[1:] - ROUNDING).all()
-    assert (distance[1:] <= 1.1 * least[1:] + 1e-5).all()
+    assert (distance[1:] >= smallest[1:] - ROUNDING).all()
+    assert (distance[1:] <= 1.1 * smallest[1:] + 1e-5).all()
 
 
-def test_fab_fools_a_network_within_less_than_the_ball_of_pgd(trained, planted):
-    images, labels = planted.validation.pixels(slice(32)), planted.validation.labels[:32]
+def test_fab_fools_a_network_with_smaller_changes_than_pgd(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(32)), synthetic.validation.labels[:32]
     results = {
         (family, seed): perturb(trained, images, labels, AttackSpec(0.1), seed=seed, purpose="a", family=family)
         for family, seed in (("PGD", 0), ("FAB", 0), ("FAB", 1))
     }
     with torch.no_grad():
-        right = trained.eval()(images).argmax(1) == labels
+        correct = trained.eval()(images).argmax(1) == labels
         fooled = trained(results["FAB", 0]).argmax(1) != labels
-    assert right.float().mean().item() > 0.9
+    assert correct.float().mean().item() > 0.9
     assert fooled.float().mean().item() > 0.9
     distances = {key: (attacked - images).abs().amax((1, 2, 3)) for key, attacked in results.items()}
-    assert 0 < distances["FAB", 0][right & fooled].mean() < distances["PGD", 0][right & fooled].mean()
-    assert torch.equal(results["FAB", 0], results["FAB", 1])  # nothing is drawn
+    assert 0 < distances["FAB", 0][correct & fooled].mean() < distances["PGD", 0][correct & fooled].mean()
+    assert torch.equal(results["FAB", 0], results["FAB", 1])  # FAB is deterministic
     assert torch.equal(results["FAB", 0][~fooled], images[~fooled])
 
 
 @pytest.mark.parametrize("family", ["DeepFool", "CW"])
-def test_attacks_of_least_distance_fool_a_network_by_less_than_a_ball_needs(trained, planted, family):
-    images, labels = planted.validation.pixels(slice(32)), planted.validation.labels[:32]
+def test_minimum_distance_attacks_fool_a_network_with_smaller_changes_than_fgsm(trained, synthetic, family):
+    images, labels = synthetic.validation.pixels(slice(32)), synthetic.validation.labels[:32]
 
     def attack(family):
         attacked = perturb(trained, images, labels, AttackSpec(0.1), seed=0, purpose="a", family=family)
@@ -241,7 +241,7 @@ def test_attacks_of_least_distance_fool_a_network_by_less_than_a_ball_needs(trai
     assert 0 < distance < attack("FGSM")[1]
 
 
-def test_an_unknown_family_is_refused_with_the_choices(linear):
+def test_an_unknown_family_is_refused_and_the_choices_named(linear):
     with pytest.raises(FmlibError, match=r"'JSMA'.*PGD, FGSM, DeepFool, CW, AutoAttack, Square"):
         perturb(
             linear(torch.rand(2, 16)),
@@ -258,8 +258,8 @@ def test_an_unknown_family_is_refused_with_the_choices(linear):
 
 
 @pytest.fixture(scope="module", params=[3, 5])
-def defended(request):
-    """A network of 3 or 5 classes after adversarial training, and images: it withstands some attacks, not all."""
+def robust_network(request):
+    """An adversarially trained network of 3 or 5 classes, robust to some attacks but not all, images and labels."""
     classes = request.param
     data = make_synthetic(SyntheticSpec(size=16, classes=classes, distractors=2, train=384, validation=60))
     model = build(NetworkSpec("tiny_vgg", classes=classes, mean=0.5, std=0.14), seed=0)
@@ -270,58 +270,62 @@ def defended(request):
     return model, data.validation.pixels(), data.validation.labels
 
 
-def withstands(defended, family, spec):
-    model, images, labels = defended
+def robust_images(robust_network, family, spec):
+    model, images, labels = robust_network
     attacked = perturb(model, images, labels, spec, seed=0, purpose="x", family=family)
     assert (attacked - images).abs().max().item() <= spec.epsilon + ROUNDING
     with torch.no_grad():
         return model(attacked).argmax(1) == labels
 
 
-def test_restarts_fool_whom_fewer_starts_fool_and_more(defended):
-    one, two, eight = (withstands(defended, "PGD", EvaluationSpec(0.04, 0.04, 1, restarts=n)) for n in (1, 2, 8))
+def test_more_restarts_fool_all_images_that_fewer_fool_and_others(robust_network):
+    one, two, eight = (
+        robust_images(robust_network, "PGD", EvaluationSpec(0.04, 0.04, 1, restarts=n)) for n in (1, 2, 8)
+    )
     assert not bool((two & ~one).any())
     assert not bool((eight & ~two).any())
     assert 0 < eight.sum().item() < one.sum().item()
 
 
-def test_an_image_that_withstands_is_attacked_as_often_as_the_spec_says(defended, monkeypatch):
-    model, images, labels = defended
-    tried, original = [], torchattacks.PGD.forward
+def test_a_robust_image_is_attacked_as_often_as_the_spec_says(robust_network, monkeypatch):
+    model, images, labels = robust_network
+    sizes, original = [], torchattacks.PGD.forward
     monkeypatch.setattr(
-        torchattacks.PGD, "forward", lambda self, *batch: tried.append(len(batch[0])) or original(self, *batch)
+        torchattacks.PGD, "forward", lambda self, *batch: sizes.append(len(batch[0])) or original(self, *batch)
     )
     perturb(model, images, labels, EvaluationSpec(1e-6, 1e-6, 1, restarts=4), seed=0, purpose="x")
     with torch.no_grad():
-        right = (model(images).argmax(1) == labels).sum().item()
-    assert tried == [len(images), right, right, right]
+        correct = (model(images).argmax(1) == labels).sum().item()
+    assert sizes == [len(images), correct, correct, correct]
 
 
-def test_one_restart_is_the_attack_without_any(defended):
-    model, images, labels = defended
+def test_one_start_equals_the_attack_without_restarts(robust_network):
+    model, images, labels = robust_network
     specs = AttackSpec(0.04, 0.01, 5), EvaluationSpec(0.04, 0.01, 5, restarts=1)
     assert torch.equal(*(perturb(model, images, labels, spec, seed=0, purpose="x") for spec in specs))
 
 
-def test_images_that_withstand_every_restart_come_back_as_they_were(defended):
-    model, images, labels = defended
+def test_images_that_are_robust_to_every_restart_are_returned_unchanged(robust_network):
+    model, images, labels = robust_network
     spec = EvaluationSpec(0.02, 0.005, 5, restarts=3)
     attacked = perturb(model, images, labels, spec, seed=0, purpose="x")
-    right = withstands(defended, "PGD", spec)
-    assert bool(right.any())
-    assert torch.equal(attacked[right], images[right])
+    robust = robust_images(robust_network, "PGD", spec)
+    assert bool(robust.any())
+    assert torch.equal(attacked[robust], images[robust])
 
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.04])
-def test_autoattack_is_at_least_as_strong_as_pgd_and_square_no_stronger(defended, epsilon):
+def test_autoattack_is_at_least_as_strong_as_pgd_and_square(robust_network, epsilon):
     strong = EvaluationSpec(epsilon, epsilon / 4, 20, restarts=5, queries=200)
-    left = {family: withstands(defended, family, strong).sum().item() for family in ("PGD", "AutoAttack", "Square")}
-    assert left["AutoAttack"] <= left["PGD"]
-    assert left["AutoAttack"] <= left["Square"]
+    robust = {
+        family: robust_images(robust_network, family, strong).sum().item() for family in ("PGD", "AutoAttack", "Square")
+    }
+    assert robust["AutoAttack"] <= robust["PGD"]
+    assert robust["AutoAttack"] <= robust["Square"]
 
 
-def test_autoattack_and_square_follow_the_seed_not_the_clock(defended):
-    model, images, labels = defended
+def test_autoattack_and_square_follow_the_seed_not_the_clock(robust_network):
+    model, images, labels = robust_network
     spec = EvaluationSpec(0.04, 0.01, 5, queries=20)
     for family in ("AutoAttack", "Square"):
         first, again, other = (
@@ -331,15 +335,15 @@ def test_autoattack_and_square_follow_the_seed_not_the_clock(defended):
         assert not torch.equal(first, other)
 
 
-def test_autoattack_aims_at_every_other_class(monkeypatch):
-    """Targeted APGD where its loss has the four logits it needs, targeted FAB always; Square has the spec's queries."""
-    made = {}
+def test_autoattack_targets_every_other_class(monkeypatch):
+    """Targeted APGD runs with at least four classes, targeted FAB always; Square has the spec's queries."""
+    built = {}
 
     def record(name):
         original = getattr(torchattacks, name)
 
         def build(*arguments, **options):
-            made[name] = options
+            built[name] = options
             return original(*arguments, **options)
 
         return build
@@ -347,18 +351,18 @@ def test_autoattack_aims_at_every_other_class(monkeypatch):
     for name in ("APGDT", "FAB", "Square"):
         monkeypatch.setattr(torchattacks, name, record(name))
     for classes in (2, 3, 4, 5):
-        made.clear()
+        built.clear()
         model = build(NetworkSpec("tiny_vgg", classes=classes), seed=0)
         spec = EvaluationSpec(0.01, 0.01, 2, queries=3)
         perturb(model, images_of(0, 2, 16), torch.tensor([0, 1]), spec, seed=0, purpose="x", family="AutoAttack")
-        assert ("APGDT" in made) == (classes >= 4)
-        assert {options.get("n_classes", classes) for options in made.values()} == {classes}
-        assert made["FAB"]["multi_targeted"]
-        assert made["Square"]["n_queries"] == 3
+        assert ("APGDT" in built) == (classes >= 4)
+        assert {options.get("n_classes", classes) for options in built.values()} == {classes}
+        assert built["FAB"]["multi_targeted"]
+        assert built["Square"]["n_queries"] == 3
 
 
 def test_square_finds_what_masked_gradients_hide(linear):
-    """A network whose logits are rounded gives no gradient: PGD is blind, Square is not, and AutoAttack has Square."""
+    """Rounded logits have no gradient: PGD fails, Square does not, and AutoAttack includes Square."""
 
     class Rounded(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:
@@ -374,7 +378,7 @@ def test_square_finds_what_masked_gradients_hide(linear):
     with torch.no_grad():
         labels = model(images).argmax(1)
     found = {
-        family: withstands((model, images, labels), family, EvaluationSpec(0.1, 0.02, 10, restarts=3, queries=200))
+        family: robust_images((model, images, labels), family, EvaluationSpec(0.1, 0.02, 10, restarts=3, queries=200))
         for family in ("PGD", "Square", "AutoAttack")
     }
     assert found["Square"].sum() < found["PGD"].sum() - 3

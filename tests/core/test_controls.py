@@ -1,4 +1,4 @@
-"""Laws of a mask's strongest entries and of the random sets that they are set against."""
+"""Properties of the top-k entries of masks and of their random controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ shares = st.floats(0, 1)
 
 
 def masks_of(seed: int, side: int, share: float, count: int = 3) -> torch.Tensor:
-    """Half planes with about that share of entries above zero, all different."""
+    """Half planes with about that share of non-zero entries, all different."""
     rng = torch.Generator().manual_seed(seed)
     shape = (count, side, side // 2 + 1)
     values = (torch.randperm(math.prod(shape), generator=rng) + 1.0).view(shape) / math.prod(shape)
@@ -39,11 +39,11 @@ def sizes(sets: torch.Tensor) -> list[int]:
     return sets.flatten(1).sum(1).tolist()
 
 
-# ------------------------------------------------------------------------------------------------- strongest
+# ----------------------------------------------------------------------------------------------------- top k
 
 
 @given(sides, seeds, shares, st.sampled_from(FRACTIONS))
-def test_strongest_takes_the_rounded_fraction_of_the_support_but_at_least_one(side, seed, share, fraction):
+def test_top_k_selects_the_rounded_fraction_of_the_support_but_at_least_one(side, seed, share, fraction):
     masks = masks_of(seed, side, share)
     chosen = controls.top_k(masks, fraction)
     assert chosen.dtype == torch.bool
@@ -53,44 +53,44 @@ def test_strongest_takes_the_rounded_fraction_of_the_support_but_at_least_one(si
 
 
 @given(sides, seeds, shares, st.floats(0.01, 1))
-def test_nothing_outside_the_support_and_nothing_weaker_than_what_is_left_is_chosen(side, seed, share, fraction):
+def test_top_k_selects_the_largest_entries_and_only_from_the_support(side, seed, share, fraction):
     masks = masks_of(seed, side, share)
     chosen = controls.top_k(masks, fraction)
     assert not bool((chosen & (masks == 0)).any())
-    weakest = masks.masked_fill(~chosen, 2).flatten(1).amin(1)
-    best_left = masks.masked_fill(chosen, -1).flatten(1).amax(1)
-    assert bool((weakest > best_left).all())
+    smallest = masks.masked_fill(~chosen, 2).flatten(1).amin(1)
+    largest_left = masks.masked_fill(chosen, -1).flatten(1).amax(1)
+    assert bool((smallest > largest_left).all())
 
 
 @given(sides, seeds, shares, st.floats(0.01, 1), st.floats(0.01, 1))
-def test_a_larger_fraction_holds_the_smaller(side, seed, share, first, second):
+def test_a_larger_fraction_contains_the_smaller(side, seed, share, first, second):
     masks = masks_of(seed, side, share)
     small, large = (controls.top_k(masks, fraction) for fraction in sorted((first, second)))
     assert torch.equal(small & large, small)
 
 
 @given(sides, seeds, shares)
-def test_the_whole_fraction_is_the_support(side, seed, share):
+def test_a_fraction_of_one_is_the_support(side, seed, share):
     masks = masks_of(seed, side, share)
     assert torch.equal(controls.top_k(masks, 1.0), masks > 0)
 
 
-def test_an_empty_mask_gives_an_empty_set_beside_one_that_is_not():
+def test_an_empty_mask_gives_an_empty_set_and_another_mask_at_least_one_entry():
     masks = torch.zeros(2, 8, 5)
     masks[1, 3, 2] = 1e-6
     assert sizes(controls.top_k(masks, 0.5)) == [0, 1]
 
 
-def test_of_equal_entries_the_earlier_ones_are_chosen():
+def test_among_equal_entries_the_first_are_selected():
     chosen = controls.top_k(torch.full((1, 32, 17), 0.7), 0.25)
     assert chosen.flatten().nonzero().flatten().tolist() == list(range(136))
 
 
-# -------------------------------------------------------------------------------------- scattered and matched
+# --------------------------------------------------------------------------------- random and matched controls
 
 
 @pytest.mark.parametrize("choose", [controls.random_control, controls.matched_control])
-def test_random_sets_follow_the_generator_and_differ_between_draws_and_images(choose):
+def test_controls_follow_the_generator_and_differ_between_calls_and_images(choose):
     sets = (masks_of(0, 16, 0.3, 1) > 0).repeat(2, 1, 1)
     rng = generator(0, "sets")
     first, second = choose(sets, rng), choose(sets, rng)
@@ -103,12 +103,12 @@ def test_random_sets_follow_the_generator_and_differ_between_draws_and_images(ch
 
 
 @given(sides, seeds, shares)
-def test_scattered_sets_have_the_same_size_image_by_image(side, seed, share):
+def test_random_controls_have_the_size_of_each_set(side, seed, share):
     sets = masks_of(seed, side, share) > 0
     assert sizes(controls.random_control(sets, generator(seed, "sets"))) == sizes(sets)
 
 
-def test_scattered_entries_fall_anywhere_alike():
+def test_random_controls_select_every_entry_equally_often():
     sets = torch.zeros(4000, 4, 3, dtype=torch.bool)
     sets[:, 0, :] = True  # three of twelve
     often = controls.random_control(sets, generator(0, "often")).float().mean(0)
@@ -116,7 +116,7 @@ def test_scattered_entries_fall_anywhere_alike():
 
 
 @given(sides, seeds, shares)
-def test_matched_sets_have_as_many_entries_in_each_ring(side, seed, share):
+def test_matched_controls_have_as_many_entries_in_each_ring(side, seed, share):
     sets = masks_of(seed, side, share) > 0
     found = controls.matched_control(sets, generator(seed, "sets"))
     ring = rings(side)
@@ -126,7 +126,7 @@ def test_matched_sets_have_as_many_entries_in_each_ring(side, seed, share):
             assert sizes(found & (ring == radius) & columns) == sizes(sets & (ring == radius) & columns)
 
 
-def test_dc_alone_maps_to_dc_the_whole_plane_to_itself_and_nothing_to_nothing():
+def test_matched_controls_of_dc_of_the_full_plane_and_of_the_empty_set_equal_them():
     sets = torch.zeros(3, 16, 9, dtype=torch.bool)
     sets[0, 0, 0] = True
     sets[1] = True
@@ -134,7 +134,7 @@ def test_dc_alone_maps_to_dc_the_whole_plane_to_itself_and_nothing_to_nothing():
         assert torch.equal(controls.matched_control(sets, generator(seed, "sets")), sets)
 
 
-def test_within_a_ring_each_entry_is_chosen_equally_often():
+def test_matched_controls_select_each_entry_of_a_ring_equally_often():
     side, taken, images = 8, 3, 4000
     members = ((rings(side) == 3) & (column_weights(side) == 2)).flatten().nonzero().flatten()
     sets = torch.zeros(images, side * (side // 2 + 1), dtype=torch.bool)
@@ -145,13 +145,13 @@ def test_within_a_ring_each_entry_is_chosen_equally_often():
     assert (often - share).abs().max().item() < 5 * math.sqrt(share * (1 - share) / images)
 
 
-def test_pairs_of_entries_are_chosen_equally_often_too():
-    """Entries that were opposite in the given set have no tendency to stay together."""
+def test_matched_controls_select_pairs_of_entries_equally_often():
+    """Opposite entries of the given set do not stay together more often than others."""
     side, images = 8, 4000
     members = ((rings(side) == 2) & (column_weights(side) == 2)).flatten().nonzero().flatten()
     sets = torch.zeros(images, side * (side // 2 + 1), dtype=torch.bool)
     sets[:, members[[0, -1]]] = True
     found = controls.matched_control(sets.view(images, side, -1), generator(0, "pairs")).flatten(1)[:, members].float()
-    together = (found.T @ found / images)[~torch.eye(len(members), dtype=torch.bool)]
+    both = (found.T @ found / images)[~torch.eye(len(members), dtype=torch.bool)]
     share = 1 / math.comb(len(members), 2)
-    assert (together - share).abs().max().item() < 5 * math.sqrt(share * (1 - share) / images)
+    assert (both - share).abs().max().item() < 5 * math.sqrt(share * (1 - share) / images)

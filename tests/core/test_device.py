@@ -15,29 +15,29 @@ from torch import nn
 from fmlib.core.device import frozen, full_precision, generator, global_rng, memory_budget, mixed_precision, pick_device
 from fmlib.core.errors import FmlibError
 
-numbers = st.integers(0, 2**40)
+seeds = st.integers(0, 2**40)
 purposes = st.text(max_size=12)
 
 
-def rng(seed: int, purpose: str) -> list[float]:
+def numbers_of(seed: int, purpose: str) -> list[float]:
     return torch.rand(4, generator=generator(seed, purpose)).tolist()
 
 
-@given(numbers, purposes)
-def test_same_seed_and_purpose_give_the_same_draws(seed, purpose):
-    assert rng(seed, purpose) == rng(seed, purpose)
+@given(seeds, purposes)
+def test_same_seed_and_purpose_give_the_same_numbers(seed, purpose):
+    assert numbers_of(seed, purpose) == numbers_of(seed, purpose)
 
 
-@given(numbers, purposes, numbers, purposes)
-def test_another_seed_or_purpose_gives_other_draws(seed, purpose, other_seed, other_purpose):
+@given(seeds, purposes, seeds, purposes)
+def test_another_seed_or_purpose_gives_other_numbers(seed, purpose, other_seed, other_purpose):
     if (seed, purpose) != (other_seed, other_purpose):
-        assert rng(seed, purpose) != rng(other_seed, other_purpose)
+        assert numbers_of(seed, purpose) != numbers_of(other_seed, other_purpose)
 
 
-def test_draws_of_one_purpose_do_not_move_another():
+def test_numbers_of_one_purpose_do_not_affect_another():
     first, second = generator(0, "first"), generator(0, "second")
     torch.rand(100, generator=first)
-    assert torch.rand(4, generator=second).tolist() == rng(0, "second")
+    assert torch.rand(4, generator=second).tolist() == numbers_of(0, "second")
 
 
 def test_two_purposes_are_uncorrelated():
@@ -46,8 +46,8 @@ def test_two_purposes_are_uncorrelated():
     assert abs(torch.corrcoef(torch.stack((first, second)))[0, 1].item()) < 5 / 20_000**0.5  # five sigma
 
 
-@given(numbers, purposes)
-def test_seeded_repeats_within_and_restores_after(seed, purpose):
+@given(seeds, purposes)
+def test_global_rng_repeats_within_and_restores_after(seed, purpose):
     before = torch.get_rng_state()
     with global_rng(seed, purpose):
         first = torch.rand(3).tolist()
@@ -56,7 +56,7 @@ def test_seeded_repeats_within_and_restores_after(seed, purpose):
         assert torch.rand(3).tolist() == first
 
 
-def test_seeded_restores_after_an_exception():
+def test_global_rng_restores_after_an_exception():
     def fail():
         with global_rng(0, "x"):
             torch.rand(1)
@@ -83,7 +83,7 @@ def mixed_model() -> nn.Module:
     return model
 
 
-def test_frozen_is_eval_and_asks_for_no_gradient():
+def test_frozen_is_in_eval_mode_without_gradients_of_parameters():
     with frozen(mixed_model()) as model:
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -92,50 +92,50 @@ def test_frozen_is_eval_and_asks_for_no_gradient():
         assert images.grad is not None
 
 
-def test_frozen_leaves_the_model_as_it_was(look):
+def test_frozen_leaves_the_model_as_it_was(snapshot):
     model = mixed_model()
-    before = look(model)
+    before = snapshot(model)
     assert len(set(before["modes"])) == len(set(before["flags"])) == 2  # the case is a mixed one
     with frozen(model):
         model(torch.rand(2, 1, 5, 5, requires_grad=True)).sum().backward()
-    assert look(model) == before
+    assert snapshot(model) == before
 
 
-def test_frozen_restores_after_an_exception(look):
+def test_frozen_restores_after_an_exception(snapshot):
     model = mixed_model()
-    before = look(model)
+    before = snapshot(model)
     with pytest.raises(ZeroDivisionError), frozen(model):
         raise ZeroDivisionError
-    assert look(model) == before
+    assert snapshot(model) == before
 
 
-def test_frozen_restores_gradients_that_were_cleared(look):
+def test_frozen_restores_gradients_that_were_cleared(snapshot):
     model = mixed_model()
-    before = look(model)
+    before = snapshot(model)
     with frozen(model):
         model.zero_grad(set_to_none=True)
-    assert look(model) == before
+    assert snapshot(model) == before
 
 
-def test_frozen_restores_what_the_block_itself_changed(look):
+def test_frozen_restores_what_the_block_itself_changed(snapshot):
     model = mixed_model()
-    before = look(model)
+    before = snapshot(model)
     with frozen(model):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         (model(torch.rand(2, 1, 5, 5)) ** 2).sum().backward()
         model[2].train()
-    assert look(model) == before
+    assert snapshot(model) == before
 
 
-def test_frozen_blocks_nest(look):
+def test_frozen_blocks_nest(snapshot):
     model = mixed_model()
-    before = look(model)
+    before = snapshot(model)
     with frozen(model):
         with frozen(model):
             pass
         assert not any(module.training for module in model.modules())
-    assert look(model) == before
+    assert snapshot(model) == before
 
 
 # ---------------------------------------------------------------------------------------------------- devices
@@ -162,20 +162,20 @@ def test_precision_is_full_on_the_cpu():
     assert product() == torch.float32
 
 
-def test_precision_that_the_user_chose_stands():
+def test_precision_chosen_by_the_user_is_kept():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product() == torch.bfloat16
 
 
 @pytest.mark.usefixtures("bfloat16_on_cpu")
-def test_precision_is_reduced_on_the_cpu_where_that_is_asked_for():
+def test_precision_is_reduced_on_the_cpu_if_requested():
     assert product() == torch.bfloat16
     assert (torch.rand(2, 2) @ torch.rand(2, 2)).dtype == torch.float32  # outside
 
 
 @pytest.mark.usefixtures("bfloat16_on_cpu")
-def test_precision_is_full_where_a_block_asks_for_that():
-    """Also in a block within it, and no longer after an error."""
+def test_full_precision_blocks_nest_and_restore():
+    """Precision is full in a nested block, and reduced again after an error."""
     with full_precision():
         with full_precision():
             assert product() == torch.float32
@@ -190,7 +190,7 @@ def test_precision_is_full_where_a_block_asks_for_that():
 
 FAULTS = """
 import resource, sys, torch
-from fmlib.runtime import keep_freed_memory
+from fmlib.core.device import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 torch.set_num_threads(1)
@@ -203,8 +203,8 @@ print(counts[-1] - counts[19])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_kept_memory_is_not_fetched_page_by_page_again():
-    """Twenty blocks, once the heap has settled: at least 32 huge pages each, or none."""
+def test_kept_memory_causes_no_new_page_faults():
+    """Of twenty blocks, after the heap has settled: at least 32 huge pages each, or none."""
     kept, returned = (
         int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, check=True).stdout)
         for mode in ("kept", "returned")
@@ -213,7 +213,7 @@ def test_kept_memory_is_not_fetched_page_by_page_again():
     assert kept < 32
 
 
-def test_a_processor_has_room_for_a_few_large_results_or_as_much_as_weights_take():
+def test_memory_budget_of_a_cpu_is_fixed_or_the_size_of_the_weights():
     cpu = torch.device("cpu")
     assert 2**20 < memory_budget(cpu, 0) == memory_budget(cpu, 2**20) < 2**30
     assert memory_budget(cpu, 2**30) == 2**30

@@ -1,4 +1,4 @@
-"""Fourier heat maps: basis, where a network errs, chunks, and rank correlation with a mask."""
+"""Fourier heat maps: the basis, misclassified images, chunks, and rank correlation with a mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_basis_image_has_unit_norm_and_one_frequency(row, column):
     assert sum(power[place].item() for place in places) == pytest.approx(power.sum().item(), rel=1e-5)
 
 
-def test_basis_images_are_orthogonal_but_for_those_that_are_the_same():
+def test_basis_images_are_orthogonal_except_for_equal_ones():
     images = basis(ALL, (SIZE, SIZE)).flatten(1)
     twins = (ALL[:, None, 1] == ALL[None, :, 1]) & (ALL[:, None, 1] % (SIZE // 2) == 0)
     same = twins & ((ALL[:, None, 0] + ALL[None, :, 0]) % SIZE == 0)
@@ -37,11 +37,11 @@ def test_basis_images_are_orthogonal_but_for_those_that_are_the_same():
 
 
 @pytest.mark.parametrize(("row", "column"), [(3, 2), (-2, 5), (4, 0), (0, 8), (0, 0)])
-def test_a_network_of_one_frequency_errs_there_only_for_half_of_the_signs(linear, row, column):
-    """Gray images lie on the border but for .1; the step of .5 carries those of one sign over it."""
+def test_a_network_that_reads_one_frequency_errs_only_there_and_for_half_of_the_signs(linear, row, column):
+    """Gray images have a margin of 0.1; noise of norm 0.5 moves those with one sign across the decision boundary."""
     weight = basis(torch.tensor([[row, column]]), (SIZE, SIZE)).flatten()
     offset = (weight * 128 / 255).sum()
-    model = linear(torch.stack((-weight, weight)), torch.stack((offset + 0.1, -offset - 0.1)))  # class 0 by .1
+    model = linear(torch.stack((-weight, weight)), torch.stack((offset + 0.1, -offset - 0.1)))  # class 0 by 0.1
     gray = Split(torch.full((200, 1, SIZE, SIZE), 128, dtype=torch.uint8), torch.zeros(200, dtype=torch.long))
     found = heat_map(model, gray, 0.5, seed=0)
     places = {(row % SIZE, column)} | ({(-row % SIZE, column)} if column % 8 == 0 else set())
@@ -52,18 +52,18 @@ def test_a_network_of_one_frequency_errs_there_only_for_half_of_the_signs(linear
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 24, 25, 1000])
-def test_chunks_do_not_change_the_result(trained, planted, look, chunk):
-    split = Split(planted.validation.images[:24], planted.validation.labels[:24])
-    before = look(trained)
+def test_chunks_do_not_change_the_result(trained, synthetic, snapshot, chunk):
+    split = Split(synthetic.validation.images[:24], synthetic.validation.labels[:24])
+    before = snapshot(trained)
     whole = errors(trained, split, 2.0, seed=0, chunk=24)
     assert whole.shape == (24, SIZE, COLUMNS)
     assert 0 < whole.float().mean().item() < 1
     assert torch.equal(errors(trained, split, 2.0, seed=0, chunk=chunk), whole)
-    assert look(trained) == before
+    assert snapshot(trained) == before
 
 
-def test_no_more_images_than_a_chunk_are_seen_at_once(trained, planted, monkeypatch):
-    split = Split(planted.validation.images[:24], planted.validation.labels[:24])
+def test_no_batch_is_larger_than_a_chunk(trained, synthetic, monkeypatch):
+    split = Split(synthetic.validation.images[:24], synthetic.validation.labels[:24])
     seen = []
     trained.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     for chunk in (5, 60):
@@ -103,9 +103,9 @@ def test_images_stay_within_the_unit_interval(trained):
     assert max(images.max().item() for images in seen) == 1
 
 
-def test_a_norm_must_be_positive(trained, planted):
-    with pytest.raises(FmlibError, match="positive norm"):
-        errors(trained, planted.validation, 0.0, seed=0)
+def test_a_norm_of_zero_is_refused(trained, synthetic):
+    with pytest.raises(FmlibError, match="norm and chunk must be positive"):
+        errors(trained, synthetic.validation, 0.0, seed=0)
 
 
 # --------------------------------------------------------------------------------------------- rank correlation
@@ -116,7 +116,7 @@ def random_errors(seed: int, count: int = 60) -> torch.Tensor:
     return torch.rand(count, SIZE, COLUMNS, generator=rng) < torch.rand(SIZE, COLUMNS, generator=rng)
 
 
-def test_a_map_agrees_with_itself_and_disagrees_with_its_negative():
+def test_correlation_of_a_map_with_itself_is_one_and_with_its_negative_minus_one():
     found = random_errors(0)
     same = rank_correlation(found, found.float().mean(0), seed=0)
     assert same.value == pytest.approx(1)
@@ -134,15 +134,15 @@ def test_interval_follows_the_seed_and_narrows_with_images():
     few, many = random_errors(0), random_errors(0, 2000)
     mask = many.float().mean(0)
     assert rank_correlation(few, mask, seed=0) == rank_correlation(few, mask, seed=0)
-    widths = [found.high - found.low for found in (rank_correlation(e, mask, seed=0) for e in (few, many))]
+    widths = [interval.high - interval.low for interval in (rank_correlation(e, mask, seed=0) for e in (few, many))]
     assert 0 < widths[1] < widths[0] / 2
 
 
-def test_independent_map_and_mask_hardly_correlate():
+def test_an_independent_map_and_mask_have_a_small_correlation():
     found = rank_correlation(random_errors(0), random_errors(1).float().mean(0), seed=0)
-    assert abs(found.value) < 0.26  # three standard deviations of 130 free frequencies
+    assert abs(found.value) < 0.26  # three standard deviations for 130 independent frequencies
 
 
-def test_a_map_without_contrast_correlates_with_nothing():
+def test_a_constant_map_has_correlation_zero():
     found = rank_correlation(torch.zeros(5, SIZE, COLUMNS, dtype=torch.bool), torch.rand(SIZE, COLUMNS), seed=0)
     assert tuple(found) == (0.0, 0.0, 0.0, 5)

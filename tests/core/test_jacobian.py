@@ -1,4 +1,4 @@
-"""The Jacobian's spectrum and its statistics: what they are on spectra whose answer is known."""
+"""The Jacobian's spectrum and its statistics, on spectra with known answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fmlib.core.jacobian import (
     jafr_statistic,
     power_share,
     radial_shares,
-    squared_length,
+    squared_norm,
 )
 from fmlib.core.models import build
 from fmlib.core.spectra import full_plane, low_share, radius
@@ -30,7 +30,7 @@ seeds = st.integers(0, 2**32)
 
 
 def spectrum(seed: int, tilt: float = 0.0) -> torch.Tensor:
-    """A positive half plane (SIZE, N) in double precision that falls (tilt > 0) or rises with radius."""
+    """A positive half plane (SIZE, N) in double precision that decreases (tilt > 0) or increases with radius."""
     noise = torch.rand(SIZE, N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return (1 + noise) * torch.exp(-tilt * radius(SIZE, SIZE)[:, :N].double())
 
@@ -43,25 +43,25 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.floats(1e-6, 1e6))
-def test_flat_spectrum_gives_the_logarithm_of_the_number_of_rows_and_columns(level):
+def test_a_flat_spectrum_gives_the_logarithm_of_the_number_of_rows_and_columns(level):
     flat = torch.full((SIZE, N), level, dtype=torch.float64)
-    surplus = N * FLOOR * math.log(level + FLOOR)  # of the powers, which are 1e-5 too large
+    surplus = N * FLOOR * math.log(level + FLOOR)  # from the constant added to the exponents
     assert jafr_statistic(flat).item() == pytest.approx(math.log(2 * N) + surplus, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [8, 32, 64])
-def test_flat_spectrum_of_level_one_is_exact(size):
+def test_a_flat_spectrum_of_level_one_is_exact(size):
     flat = torch.full((size, size // 2 + 1), 1 - FLOOR, dtype=torch.float64)
     assert jafr_statistic(flat).item() == pytest.approx(math.log(2 * (size // 2 + 1)), abs=1e-14)
 
 
-def test_published_size_gives_the_published_value():
+def test_a_flat_spectrum_of_the_published_size_gives_the_published_value():
     assert jafr_statistic(torch.ones(32, 17)).item() == pytest.approx(3.526, abs=5e-4)
 
 
 @given(seeds, st.floats(1e-2, 1e6))
-def test_scale_changes_it_by_no_more_than_the_surplus_of_the_powers(seed, factor):
-    """A spectrum of 1 to 2 lies so far above 1e-5 that what is added to it changes S by less than 1e-4 / factor."""
+def test_scale_changes_s_only_by_the_constant_added_to_the_exponents(seed, factor):
+    """A spectrum of 1 to 2 lies so far above 1e-5 that adding 1e-5 to it changes S by less than 1e-4 / factor."""
     whole = spectrum(seed)
     change = (jafr_statistic(factor * whole) - jafr_statistic(whole)).item()
     added = sum(abs(p) for p in torch.linspace(1, -1, N).tolist()) * FLOOR * max(1 / factor, 1)
@@ -69,7 +69,7 @@ def test_scale_changes_it_by_no_more_than_the_surplus_of_the_powers(seed, factor
 
 
 @given(seeds)
-def test_it_is_the_formula_where_that_does_not_overflow(seed):
+def test_s_equals_the_formula_where_that_does_not_overflow(seed):
     whole = spectrum(seed, 0.1)
     quadrant, powers = whole[:N] + FLOOR, torch.linspace(1, -1, N, dtype=torch.float64) + FLOOR
     formula = ((quadrant**powers).prod(1).sum() + (quadrant ** powers[:, None]).prod(0).sum()).log()
@@ -77,7 +77,7 @@ def test_it_is_the_formula_where_that_does_not_overflow(seed):
 
 
 @given(seeds, st.floats(-60, 37))
-def test_it_and_its_gradient_are_finite_for_finite_spectra(seed, exponent):
+def test_s_and_its_gradient_are_finite_for_finite_spectra(seed, exponent):
     wild = (torch.rand(SIZE, N, generator=torch.Generator().manual_seed(seed)) * 10.0**exponent).requires_grad_()
     value = jafr_statistic(wild)
     value.backward()
@@ -85,7 +85,7 @@ def test_it_and_its_gradient_are_finite_for_finite_spectra(seed, exponent):
     assert bool(torch.isfinite(wild.grad).all())
 
 
-def test_it_is_finite_for_a_spectrum_of_nought_and_for_ones_that_overflow_the_formula():
+def test_s_is_finite_for_a_spectrum_of_zeros_and_for_spectra_that_overflow_the_formula():
     steep = torch.ones(SIZE, N)
     steep[:, : N // 2] = torch.finfo(torch.float32).max
     assert math.isfinite(jafr_statistic(torch.zeros(SIZE, N)).item())
@@ -94,13 +94,13 @@ def test_it_is_finite_for_a_spectrum_of_nought_and_for_ones_that_overflow_the_fo
 
 
 @given(seeds)
-def test_it_falls_from_low_to_flat_to_high_frequencies(seed):
+def test_s_decreases_from_low_to_flat_to_high_frequency_spectra(seed):
     low, flat, high = (jafr_statistic(spectrum(seed, tilt)).item() for tilt in (0.5, 0.0, -0.5))
     assert low > flat + 1
     assert flat > high + 1
 
 
-def test_its_gradient_agrees_with_finite_differences():
+def test_the_gradient_of_s_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(jafr_statistic, spectrum(0, 0.1).requires_grad_())
 
 
@@ -111,7 +111,7 @@ def test_gradients_of_the_penalties_agree_with_finite_differences(statistic):
 
 
 @pytest.mark.parametrize("statistic", PENALTIES)
-def test_penalties_of_vanished_gradients_are_finite_and_so_are_theirs(statistic):
+def test_penalties_of_zero_gradients_and_their_gradients_are_finite(statistic):
     gradients = torch.zeros(2, 1, 8, 8, requires_grad=True)
     penalty = PENALTIES[statistic](gradients)
     penalty.backward()
@@ -130,25 +130,25 @@ def wave(row: int, column: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("row", "column", "ring"), [(0, 1, 1), (3, 4, 5), (-3, 4, 5), (-5, 5, 7), (0, 7, 7)])
-def test_one_frequency_has_all_its_power_in_its_ring_whatever_the_mean(row, column, ring):
+def test_one_frequency_has_all_its_power_in_its_ring_for_any_mean(row, column, ring):
     shares = radial_shares(wave(row, column) + 5.0)
     assert shares[0, ring - 1].item() == pytest.approx(1, abs=1e-5)
 
 
 @given(seeds)
-def test_shares_sum_to_one_and_know_no_scale(seed):
+def test_shares_sum_to_one_and_do_not_depend_on_scale(seed):
     gradients = noise(seed, 3, 2, SIZE, SIZE)
     shares = radial_shares(gradients)
     torch.testing.assert_close(shares.sum(1), torch.ones(3))
     torch.testing.assert_close(radial_shares(1e-6 * gradients), shares, rtol=1e-4, atol=1e-6)
 
 
-def test_shares_of_white_noise_are_those_of_the_frequencies():
+def test_shares_of_white_noise_equal_the_shares_of_frequencies():
     expected = radius(SIZE, SIZE).round().long().flatten().bincount()[1:] / (SIZE**2 - 1)
     torch.testing.assert_close(radial_shares(noise(0, 4000, 1, SIZE, SIZE)).mean(0), expected, rtol=0.02, atol=0)
 
 
-def test_power_share_counts_rings_from_its_lower_bound_to_below_its_upper_one():
+def test_power_share_includes_its_lower_bound_and_excludes_its_upper_one():
     """At 16 px a ring of radius 4 is a quarter of the width."""
     image = wave(0, 4)
     assert power_share(image, low=0.25).item() == pytest.approx(1)
@@ -156,13 +156,13 @@ def test_power_share_counts_rings_from_its_lower_bound_to_below_its_upper_one():
     assert power_share(image, low=0.2, high=0.3).item() == pytest.approx(1)
 
 
-def test_squared_length_is_the_images_mean_and_grows_with_the_square():
+def test_squared_norm_is_a_mean_over_images_and_quadratic():
     gradients = torch.stack((torch.zeros(2, 4, 4), torch.ones(2, 4, 4)))
-    assert squared_length(gradients).item() == 16
-    assert squared_length(3 * gradients).item() == 144
+    assert squared_norm(gradients).item() == 16
+    assert squared_norm(3 * gradients).item() == 144
 
 
-def test_sensitivity_penalises_what_its_name_does_not_say():
+def test_sensitivity_penalties_act_on_the_frequencies_that_their_name_does_not_say():
     low, high = wave(0, 1), wave(7, 7)
     assert PENALTIES["sensitivity-low"](low).item() == pytest.approx(0)
     assert PENALTIES["sensitivity-low"](high).item() == pytest.approx(1)
@@ -173,28 +173,28 @@ def test_sensitivity_penalises_what_its_name_does_not_say():
 # ----------------------------------------------------------------------------------------------- input gradients
 
 
-def test_gradients_are_those_of_each_images_own_loss(trained, planted):
-    images, labels = planted.validation.pixels(slice(4)), planted.validation.labels[:4]
-    together = input_gradients(trained, images, labels)
-    for number in range(4):
-        pixels = images[number : number + 1].clone().requires_grad_()
-        cross_entropy(trained(pixels), labels[number : number + 1]).backward()
-        torch.testing.assert_close(together[number], pixels.grad[0], rtol=1e-4, atol=1e-6)
+def test_gradients_are_those_of_each_images_own_loss(trained, synthetic):
+    images, labels = synthetic.validation.pixels(slice(4)), synthetic.validation.labels[:4]
+    gradients = input_gradients(trained, images, labels)
+    for index in range(4):
+        pixels = images[index : index + 1].clone().requires_grad_()
+        cross_entropy(trained(pixels), labels[index : index + 1]).backward()
+        torch.testing.assert_close(gradients[index], pixels.grad[0], rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_leave_model_and_images_alone_and_work_without_gradients(look):
+def test_input_gradients_leave_model_and_images_unchanged_and_work_under_no_grad(snapshot):
     model = build(NetworkSpec("tiny_vgg"), seed=0).train()
     images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    before = look(model)
+    before = snapshot(model)
     with torch.no_grad():
         gradients = input_gradients(model, images, torch.arange(4))
-    assert look(model) == before
+    assert snapshot(model) == before
     assert not images.requires_grad
     assert not gradients.requires_grad
 
 
-def test_spectrum_does_not_depend_on_the_batches(trained, planted):
-    split = planted.validation
+def test_spectrum_does_not_depend_on_the_batches(trained, synthetic):
+    split = synthetic.validation
     whole, parts = (jacobian_spectrum(trained, split.batches(size)) for size in (96, 36))
     torch.testing.assert_close(whole.amplitude, parts.amplitude, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(whole.shares, parts.shares, rtol=1e-4, atol=1e-6)
@@ -207,7 +207,7 @@ def test_spectrum_does_not_depend_on_the_batches(trained, planted):
 
 
 @pytest.mark.parametrize(("row", "column"), [(1, 0), (2, 2), (8, 8)])
-def test_a_network_of_one_frequency_has_its_gradients_there(linear, row, column, random_split):
+def test_gradients_of_a_network_that_reads_one_frequency_have_that_frequency(linear, row, column, random_split):
     waves = torch.fft.irfft2(torch.eye(16 * 9)[row * 9 + column].view(16, 9).to(torch.complex64), s=(16, 16)).flatten()
     found = jacobian_spectrum(linear(torch.stack((-waves, waves))), random_split(classes=2).batches(3))
     strongest = full_plane(found.amplitude, 16)

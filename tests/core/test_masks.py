@@ -1,4 +1,4 @@
-"""Learning masks: the clip, independence of masks, stopping, resuming, and the planted truth."""
+"""Learning masks: clipping, independence of masks, stopping, resuming, and recovery of known frequencies."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fmlib.core.synthetic import make_synthetic, synthetic_tones, tone_mask
 from fmlib.core.training import train
 from fmlib.pipeline.store import SavedCheckpoint
 
-CENTRE = 0.5  # the mean that the planted networks subtract
-guards = st.floats(0.125, 9, width=32)
+CENTRE = 0.5  # the mean that the trained networks subtract
+clips = st.floats(0.125, 9, width=32)
 differences = st.floats(-1e4, 1e4, width=32)
 
 
-# --------------------------------------------------------------------------------------------------- the clip
+# --------------------------------------------------------------------------------------------------- clipping
 
 
 def value_and_slope(difference: float, clip: float) -> tuple[float, float]:
@@ -37,8 +37,8 @@ def value_and_slope(difference: float, clip: float) -> tuple[float, float]:
     return value.item(), d.grad.item()
 
 
-@given(guards, st.floats(-1, 1))
-def test_objective_is_the_papers_within_the_guard(clip, share):
+@given(clips, st.floats(-1, 1))
+def test_objective_equals_the_papers_up_to_the_clip(clip, share):
     d = share * clip
     value, slope = value_and_slope(d, clip)
     assert value == pytest.approx(math.exp(d**2))
@@ -46,8 +46,8 @@ def test_objective_is_the_papers_within_the_guard(clip, share):
         assert slope == pytest.approx(2 * d * math.exp(d**2))
 
 
-@given(guards, st.floats(0, 1e4))
-def test_objective_goes_on_along_its_tangent(clip, beyond):
+@given(clips, st.floats(0, 1e4))
+def test_objective_continues_as_its_tangent(clip, beyond):
     value, slope = value_and_slope(clip + beyond, clip)
     steepest = 2 * clip * math.exp(clip**2)
     assert value == pytest.approx(math.exp(clip**2) + beyond * steepest)
@@ -55,9 +55,9 @@ def test_objective_goes_on_along_its_tangent(clip, beyond):
         assert slope == pytest.approx(steepest)
 
 
-@given(guards)
-def test_slope_is_continuous_at_the_guard_and_right_on_it(clip):
-    """On it too: a difference that equals the clip is as likely in float32 as any other."""
+@given(clips)
+def test_slope_is_continuous_at_the_clip_and_correct_on_it(clip):
+    """In float32, a difference that equals the clip is as likely as any other."""
     steepest = 2 * clip * math.exp(clip**2)
     below, above = math.nextafter(clip, 0), math.nextafter(clip, math.inf)
     for d in (below, clip, above):
@@ -65,20 +65,20 @@ def test_slope_is_continuous_at_the_guard_and_right_on_it(clip):
         assert value_and_slope(-d, clip) == (pytest.approx(math.exp(clip**2)), pytest.approx(-steepest))
 
 
-@given(differences, guards)
+@given(differences, clips)
 def test_objective_is_even_and_at_least_one(d, clip):
     assert value_and_slope(-d, clip)[0] == value_and_slope(d, clip)[0] >= 1
 
 
-@given(differences, differences, st.floats(0, 1), guards)
+@given(differences, differences, st.floats(0, 1), clips)
 def test_objective_is_convex(first, second, share, clip):
     middle = share * first + (1 - share) * second
     chord = share * value_and_slope(first, clip)[0] + (1 - share) * value_and_slope(second, clip)[0]
     assert value_and_slope(middle, clip)[0] <= chord * (1 + 1e-12)
 
 
-@given(differences, differences, guards)
-def test_slope_never_falls(first, second, clip):
+@given(differences, differences, clips)
+def test_slope_never_decreases(first, second, clip):
     low, high = (value_and_slope(d, clip)[1] for d in sorted((first, second)))
     assert low <= high + 1e-12 * abs(high)
 
@@ -94,7 +94,7 @@ def test_objective_and_gradient_are_finite_in_single_precision(values, clip):
     assert bool(d.grad.isfinite().all())
 
 
-# ------------------------------------------------------------------------------- where the plain objective breaks
+# -------------------------------------------------------------------------- where the unclipped objective fails
 
 SIDE = 8
 TONES = ((0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3), (0, 3))
@@ -103,7 +103,7 @@ WEIGHTS = (0.30, 0.20, 0.15, 0.12, 0.09, 0.07, 0.05, 0.02)
 
 @pytest.fixture
 def steep(linear):
-    """A linear model whose margin is 200 times (weighted tones - .6), and twelve images it is sure of."""
+    """A linear model with margin 200 (weighted tones - 0.6), and twelve images that it classifies confidently."""
     index = torch.arange(SIDE)
 
     def wave(row, column):
@@ -122,8 +122,8 @@ STEEP = MaskSpec(lr=0.5, epochs=15, patience=1000)
 ONE = torch.zeros(12, dtype=torch.long)
 
 
-def test_plain_objective_breaks_down_on_steep_logits(steep):
-    """The paper's objective with nothing added: the mask is NaN after two steps."""
+def test_unclipped_objective_fails_on_steep_logits(steep):
+    """With the paper's objective as published, the mask is NaN after two steps."""
     model, images, labels = steep
     mask = torch.ones(SIDE, SIDE // 2 + 1, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=STEEP.lr)
@@ -138,21 +138,21 @@ def test_plain_objective_breaks_down_on_steep_logits(steep):
     assert not bool(mask.isfinite().all())
 
 
-def test_guarded_objective_stays_finite_and_a_larger_penalty_gives_a_sparser_mask(steep):
+def test_clipped_objective_stays_finite_and_a_larger_penalty_gives_a_sparser_mask(steep):
     shares = []
     for penalty in (0.2, 5.0, 20.0):
         found = learn_masks(*steep, ONE, replace(STEEP, penalty=penalty), seed=0, progress=False)
         assert bool(found.half.isfinite().all())
-        assert all(bool(rows.isfinite().all()) for rows in found.history.values())
-        assert found.history["clipped"].max().item() > 0  # the clip was needed
-        assert found.history["clipped"][-1].item() == 0  # and shaped nothing in the end
+        assert all(bool(values.isfinite().all()) for values in found.history.values())
+        assert found.history["clipped"].max().item() > 0  # images were clipped at first
+        assert found.history["clipped"][-1].item() == 0  # none in the end
         assert found.history["invariance"][-1].item() < 1.1
         shares.append(found.history["l1_share"][-1].item())
     assert shares == sorted(shares, reverse=True)
     assert len(set(shares)) == len(shares)
 
 
-class Narrow(torch.nn.Module):
+class SquareRoot(torch.nn.Module):
     """Logits that are finite only while the image is bright enough."""
 
     def forward(self, images):
@@ -160,26 +160,26 @@ class Narrow(torch.nn.Module):
         return torch.stack(((brightness - 0.45).sqrt(), 0 * brightness), 1)
 
 
-def test_values_that_are_not_finite_stop_the_run():
+def test_a_value_that_is_not_finite_raises_an_error():
     images, labels = torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 0])
     with pytest.raises(FmlibError, match=r"not finite by epoch \d+"):
-        learn_masks(Narrow(), images, labels, labels, replace(STEEP, penalty=20.0), seed=0, progress=False)
+        learn_masks(SquareRoot(), images, labels, labels, replace(STEEP, penalty=20.0), seed=0, progress=False)
 
 
 @pytest.mark.parametrize("epochs", [15, 30])
-def test_no_guard_lets_the_optimiser_overflow_in_silence(steep, memory_checkpoint, epochs):
+def test_an_overflow_of_the_optimiser_raises_an_error(steep, memory_checkpoint, epochs):
     """An infinite second moment freezes the mask, whatever the penalty, though the mask itself stays finite."""
     checkpoint = memory_checkpoint()
     try:
         spec = replace(STEEP, clip=9.0, epochs=epochs)
         learn_masks(*steep, ONE, spec, seed=0, checkpoint=checkpoint, progress=False)
     except FmlibError:
-        return  # said so: the clip or the overflow
-    moments = checkpoint.load()["rows"]["square"]
+        return  # the error was raised: by the overflow or the clip
+    moments = checkpoint.load()["rows"]["exp_avg_sq"]
     assert bool(moments.isfinite().all())
 
 
-def test_mask_drops_what_a_linear_model_does_not_read(steep):
+def test_mask_drops_the_frequencies_that_a_linear_model_ignores(steep):
     found = learn_masks(*steep, ONE, STEEP, seed=0, progress=False).full()[0]
     truth = tone_mask(torch.tensor(TONES), SIDE)
     assert (found * (1 - truth)).max().item() == 0
@@ -192,11 +192,11 @@ IMAGE = MaskSpec(penalty=0.07, lr=0.02, one_cycle=False, batch=1, epochs=40, pat
 
 
 @pytest.fixture
-def learn(trained, planted):
+def learn(trained, synthetic):
     """Learn masks of chosen validation images of the trained network."""
 
     def go(chosen, index, spec=IMAGE, **options):
-        images, labels = planted.validation.pixels(chosen), planted.validation.labels[chosen]
+        images, labels = synthetic.validation.pixels(chosen), synthetic.validation.labels[chosen]
         options = {"seed": 0, "centre": CENTRE, "progress": False} | options
         return learn_masks(trained, images, labels, index, spec, **options)
 
@@ -204,15 +204,15 @@ def learn(trained, planted):
 
 
 @pytest.mark.parametrize("order", [[0], [4, 1, 6, 0, 2, 5, 3], list(range(64))], ids=["one", "seven", "sixty-four"])
-def test_masks_learned_together_equal_each_learned_alone(learn, order):
-    batch_size = learn(order, torch.arange(len(order)))
-    assert batch_size.half.shape == (len(order), 16, 9)
-    assert 0.01 < batch_size.half.mean().item() < 0.9  # they have moved, and not to zero
+def test_masks_learned_in_one_batch_equal_each_learned_alone(learn, order):
+    masks = learn(order, torch.arange(len(order)))
+    assert masks.half.shape == (len(order), 16, 9)
+    assert 0.01 < masks.half.mean().item() < 0.9  # they have changed, but not to zero
     for place, image in list(enumerate(order))[:: max(len(order) // 7, 1)]:
         alone = learn([image], torch.tensor([0]))
-        torch.testing.assert_close(batch_size.half[place], alone.half[0], atol=1e-5, rtol=0)
-        for name, rows in alone.history.items():
-            torch.testing.assert_close(batch_size.history[name][:, place], rows[:, 0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(masks.half[place], alone.half[0], atol=1e-5, rtol=0)
+        for name, values in alone.history.items():
+            torch.testing.assert_close(masks.history[name][:, place], values[:, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_masks_follow_their_images_in_any_order(learn):
@@ -221,29 +221,29 @@ def test_masks_follow_their_images_in_any_order(learn):
     torch.testing.assert_close(shuffled.half, forward.half[order], atol=1e-5, rtol=0)
 
 
-def test_numbering_of_the_masks_is_the_indexs(learn):
+def test_masks_are_numbered_as_in_the_index(learn):
     forward, backward = learn([0, 1, 2], torch.arange(3)), learn([0, 1, 2], torch.tensor([2, 1, 0]))
     torch.testing.assert_close(backward.half, forward.half.flip(0), atol=1e-5, rtol=0)
 
 
-def test_class_masks_of_equal_sizes_equal_each_learned_alone(learn, planted):
-    """All images of a mask at every step, so that the order within an epoch does not matter."""
+def test_class_masks_of_equal_sizes_equal_each_learned_alone(learn, synthetic):
+    """Each step has all images of a mask, so that the order within an epoch does not matter."""
     chosen = list(range(12))
-    labels = planted.validation.labels[chosen]
+    labels = synthetic.validation.labels[chosen]
     spec = replace(IMAGE, batch=4)
-    batch_size = learn(chosen, labels, spec)
-    assert batch_size.half.shape == (3, 16, 9)
+    masks = learn(chosen, labels, spec)
+    assert masks.half.shape == (3, 16, 9)
     for label in range(3):
         members = [i for i in chosen if labels[i] == label]
         alone = learn(members, torch.zeros(4, dtype=torch.long), spec)
-        torch.testing.assert_close(batch_size.half[label], alone.half[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(masks.half[label], alone.half[0], atol=1e-5, rtol=0)
 
 
-def test_one_mask_for_all_images(learn, planted_spec):
+def test_one_mask_for_all_images(learn):
     found = learn(list(range(12)), torch.zeros(12, dtype=torch.long), replace(IMAGE, batch=5, epochs=3))
     assert found.half.shape == (1, 16, 9)
     assert found.full().shape == (1, 16, 16)
-    assert all(rows.shape == (3, 1) for rows in found.history.values())
+    assert all(values.shape == (3, 1) for values in found.history.values())
     assert found.epochs.tolist() == [3]
 
 
@@ -253,7 +253,7 @@ def test_masks_stay_in_the_unit_interval_and_symmetric(learn):
     torch.testing.assert_close(half_plane(found.full()), found.half, atol=1e-5, rtol=0)
 
 
-def test_history_counts_shares(learn):
+def test_history_holds_shares(learn):
     found = learn(list(range(10)), torch.zeros(10, dtype=torch.long), replace(IMAGE, epochs=5))
     for name in ("l1_share", "kept", "clipped"):
         assert 0 <= found.history[name].min().item() <= found.history[name].max().item() <= 1 + 1e-6
@@ -261,7 +261,7 @@ def test_history_counts_shares(learn):
     assert found.history["l1_share"][-1].item() == pytest.approx(l1_share(found.half, 16).item())
 
 
-def test_same_seed_same_mask_and_the_order_of_images_follows_the_seed(learn):
+def test_equal_seeds_give_equal_masks_and_the_order_of_images_follows_the_seed(learn):
     args = (list(range(10)), torch.zeros(10, dtype=torch.long), replace(IMAGE, epochs=5))
     first = learn(*args)
     torch.manual_seed(12345)
@@ -276,56 +276,56 @@ def test_same_seed_same_mask_and_the_order_of_images_follows_the_seed(learn):
 STOPPING = replace(IMAGE, lr=0.1, epochs=120, patience=3, share_tol=1e-3)
 
 
-def test_converged_masks_stop_while_others_go_on(learn):
+def test_converged_masks_stop_while_others_continue(learn):
     count = 8
     found = learn(list(range(count)), torch.arange(count), STOPPING)
-    ran = len(found.history["l1_share"])
-    assert ran == found.epochs.max().item()
-    assert found.epochs.min().item() < ran  # some stopped before others
+    longest = len(found.history["l1_share"])
+    assert longest == found.epochs.max().item()
+    assert found.epochs.min().item() < longest  # some stopped before others
     for k in range(count):
         stop = int(found.epochs[k])
         shares = found.history["l1_share"][:, k]
         if found.converged[k]:
             assert bool((shares[stop - 1 :] == shares[stop - 1]).all())
             last = shares[stop - STOPPING.patience - 1 : stop]
-            assert bool((last.diff().abs() < STOPPING.still).all())
+            assert bool((last.diff().abs() < STOPPING.share_tol).all())
             cut_short = learn(list(range(count)), torch.arange(count), replace(STOPPING, epochs=stop))
             assert torch.equal(found.half[k], cut_short.half[k])
         else:
             assert stop == STOPPING.epochs
 
 
-def test_the_stop_rule_wants_its_still_epochs_in_a_row(learn):
-    """The rule replayed on the history: the count of still epochs starts again after one that was not."""
+def test_the_stop_rule_needs_consecutive_stable_epochs(learn):
+    """The rule replayed on the history: an unstable epoch resets the count of stable ones."""
     spec = replace(STOPPING, lr=0.3, share_tol=5e-3)
     found = learn(list(range(8)), torch.arange(8), spec)
     shares = torch.cat((torch.ones(1, 8), found.history["l1_share"]))
-    loss_tol = (shares.diff(dim=0).abs() < spec.share_tol) & (found.history["kept"] >= spec.min_accuracy_ratio)
+    stable = (shares.diff(dim=0).abs() < spec.share_tol) & (found.history["kept"] >= spec.min_accuracy_ratio)
     interrupted = 0
     for k in range(8):
-        row, stop = 0, spec.epochs
-        for epoch, still in enumerate(loss_tol[:, k].tolist(), 1):
-            row = row + 1 if still else 0
-            if row == spec.patience:
+        count, stop = 0, spec.epochs
+        for epoch, is_stable in enumerate(stable[:, k].tolist(), 1):
+            count = count + 1 if is_stable else 0
+            if count == spec.patience:
                 stop = epoch
                 break
         assert found.epochs[k].item() == stop
-        interrupted += int(loss_tol[:stop, k].sum()) > spec.patience
-    assert interrupted > 0  # some mask was still, then not, and only later stopped
+        interrupted += int(stable[:stop, k].sum()) > spec.patience
+    assert interrupted > 0  # some mask was stable, then unstable, and stopped only later
 
 
-def test_an_epoch_is_still_if_share_and_cost_are_and_the_prediction_is_kept():
-    objective = Invariance(ImageMaskSpec(share_tol=1e-2, loss_tol=1e-3), torch.ones(4))
-    found = {"l1_share": [0.5, 0.52, 0.5, 0.5], "kept": [1.0, 1.0, 0.0, 1.0], "invariance": [1.0, 1.0, 1.0, 1.01]}
-    found = {name: torch.tensor(row) for name, row in found.items()}
-    earlier, before, number = {"invariance": torch.ones(4, 1)}, torch.full((4,), 0.5), torch.arange(4)
-    for done, last in ((1, False), (0, True)):  # nothing comes before the first epoch that its cost could differ from
-        epoch = Epoch(number, torch.full((4,), done), before, found, earlier)
-        assert objective.still(epoch).tolist() == [True, False, False, last]
+def test_an_epoch_is_stable_if_share_and_cost_are_and_the_prediction_is_kept():
+    objective = Invariance(ImageMaskSpec(share_tol=1e-2, loss_tol=1e-3), torch.Size((1, 16, 16)), torch.ones(4))
+    metrics = {"l1_share": [0.5, 0.52, 0.5, 0.5], "kept": [1.0, 1.0, 0.0, 1.0], "invariance": [1.0, 1.0, 1.0, 1.01]}
+    metrics = {name: torch.tensor(values) for name, values in metrics.items()}
+    earlier, initial_share = {"invariance": torch.ones(4, 1)}, torch.full((4,), 0.5)
+    for completed, last in ((1, False), (0, True)):  # the first epoch has no earlier cost to differ from
+        epoch = Epoch(torch.arange(4), torch.full((4,), completed), initial_share, metrics, earlier)
+        assert objective.is_stable(epoch).tolist() == [True, False, False, last]
 
 
-def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
-    """Without any penalty on being wrong to speak of, the mask empties and stands still, but keeps no accuracy."""
+def test_a_mask_that_lost_the_prediction_does_not_converge(linear):
+    """If a wrong prediction costs next to nothing, the mask becomes empty and stable, but keeps no accuracy."""
     model = linear(torch.stack((torch.zeros(64), torch.ones(64) / 64)), torch.tensor([0.0, -0.01]))
     images = torch.full((1, 1, 8, 8), 0.5)
     spec = MaskSpec(penalty=50.0, lr=0.5, one_cycle=False, epochs=20, patience=2)
@@ -337,27 +337,27 @@ def test_a_mask_that_lost_the_prediction_is_not_converged(linear):
 
 
 @pytest.fixture
-def looked_at_every_step(monkeypatch):
-    """So that states are saved, and stopped masks leave the batch, after every epoch."""
-    monkeypatch.setattr(mask_optimizer, "CHECKED", 1)
+def refilled_every_step(monkeypatch):
+    """Refill the batch, and save the state, after every step."""
+    monkeypatch.setattr(mask_optimizer, "CHECK_EVERY", 1)
 
 
-def test_how_often_the_host_looks_changes_nothing_but_the_time(learn, monkeypatch):
-    """Masks that stop between two looks stay in the batch until the next, and do not move."""
+def test_the_interval_between_refills_does_not_change_the_masks(learn, monkeypatch):
+    """A mask that stops between two refills stays in the batch until the next, unchanged."""
     found = []
     for every in (1, 20, 1000):
-        monkeypatch.setattr(mask_optimizer, "CHECKED", every)
+        monkeypatch.setattr(mask_optimizer, "CHECK_EVERY", every)
         found.append(learn(list(range(8)), torch.arange(8), STOPPING))
     assert found[0].epochs.min().item() < found[0].epochs.max().item()
     for other in found[1:]:
         torch.testing.assert_close(other.half, found[0].half, atol=1e-5, rtol=0)
         assert torch.equal(other.epochs, found[0].epochs)
         assert torch.equal(other.converged, found[0].converged)
-        for name, rows in found[0].history.items():
-            torch.testing.assert_close(other.history[name], rows, atol=1e-5, rtol=1e-5)
+        for name, values in found[0].history.items():
+            torch.testing.assert_close(other.history[name], values, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("looked_at_every_step")
+@pytest.mark.usefixtures("refilled_every_step")
 @pytest.mark.parametrize("one_cycle", [True, False])
 @pytest.mark.parametrize("after", [1, 9])
 def test_resumed_masks_equal_uninterrupted_bit_for_bit(learn, memory_checkpoint, one_cycle, after):
@@ -371,10 +371,10 @@ def test_resumed_masks_equal_uninterrupted_bit_for_bit(learn, memory_checkpoint,
     assert torch.equal(resumed.half, whole.half)
     assert torch.equal(resumed.epochs, whole.epochs)
     assert torch.equal(resumed.converged, whole.converged)
-    assert all(torch.equal(resumed.history[name], rows) for name, rows in whole.history.items())
+    assert all(torch.equal(resumed.history[name], values) for name, values in whole.history.items())
 
 
-@pytest.mark.usefixtures("looked_at_every_step")
+@pytest.mark.usefixtures("refilled_every_step")
 def test_resumed_after_some_have_stopped(learn, memory_checkpoint):
     args = (list(range(8)), torch.arange(8), STOPPING)
     whole = learn(*args)
@@ -388,8 +388,8 @@ def test_resumed_after_some_have_stopped(learn, memory_checkpoint):
     assert torch.equal(resumed.epochs, whole.epochs)
 
 
-@pytest.mark.usefixtures("looked_at_every_step")
-def test_state_survives_the_stores_own_checkpoint(learn, tmp_path):
+@pytest.mark.usefixtures("refilled_every_step")
+def test_state_can_be_saved_by_the_stores_checkpoint(learn, tmp_path):
     path = tmp_path / "state.part"
     args = ([0, 1], torch.arange(2), replace(IMAGE, epochs=4))
     whole = learn(*args, checkpoint=SavedCheckpoint(path, torch.device("cpu"), interval=0))
@@ -398,11 +398,11 @@ def test_state_survives_the_stores_own_checkpoint(learn, tmp_path):
     assert torch.equal(resumed.half, whole.half)
 
 
-# ------------------------------------------------------------------------------------------------ the planted truth
+# ------------------------------------------------------------------------------------------- known frequencies
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_planted_tones_are_recovered_and_distractors_dropped(seed):
+def test_class_tones_are_recovered_and_distractors_dropped(seed):
     spec = SyntheticSpec(size=24, train=384, validation=96)
     data = make_synthetic(spec, seed)
     model = build(NetworkSpec("tiny_vgg", mean=CENTRE, std=0.14), seed)
@@ -416,7 +416,7 @@ def test_planted_tones_are_recovered_and_distractors_dropped(seed):
     tones, distractors = synthetic_tones(spec, seed)
     truth, decoys = tone_mask(tones, spec.size), tone_mask(distractors, spec.size)
     assert ((full * truth).sum() / full.sum()).item() >= 0.99  # precision
-    assert ((full * truth).amax(1) > 0.5).sum().item() >= 4  # at most one class may go by absence of the others
+    assert ((full * truth).amax(1) > 0.5).sum().item() >= 4  # one class may be recognised by the absence of the others
     assert (full * decoys).max().item() < 0.01
     with torch.no_grad():
         accuracy = (model(apply_mask(images, found.half[0], CENTRE)).argmax(1) == labels).float().mean().item()
@@ -424,39 +424,39 @@ def test_planted_tones_are_recovered_and_distractors_dropped(seed):
     assert found.history["clipped"][-1].item() == 0
 
 
-# --------------------------------------------------------------------------------------------- inputs, and traces
+# ------------------------------------------------------------------------------------- side effects and inputs
 
 
-def test_model_and_images_are_left_as_they_were(trained, planted, look):
-    trained(planted.validation.pixels(slice(4))).sum().backward()
+def test_model_and_images_are_left_as_they_were(trained, synthetic, snapshot):
+    trained(synthetic.validation.pixels(slice(4))).sum().backward()
     trained.train()
     trained.network[2].eval()
     trained.network[0].weight.requires_grad_(False)
-    before = look(trained)
-    images, labels = planted.validation.pixels(slice(4)), planted.validation.labels[:4]
+    before = snapshot(trained)
+    images, labels = synthetic.validation.pixels(slice(4)), synthetic.validation.labels[:4]
     copy = images.clone()
     spec = replace(IMAGE, epochs=2)
     learn_masks(trained, images, labels, torch.arange(4), spec, seed=0, progress=False)
-    assert look(trained) == before
+    assert snapshot(trained) == before
     assert torch.equal(images, copy)
 
 
-def test_model_is_left_as_it_was_after_an_interruption(trained, planted, look, memory_checkpoint):
+def test_model_is_left_as_it_was_after_an_interruption(trained, synthetic, snapshot, memory_checkpoint):
     trained.train()
-    before = look(trained)
-    images, labels = planted.validation.pixels(slice(2)), planted.validation.labels[:2]
+    before = snapshot(trained)
+    images, labels = synthetic.validation.pixels(slice(2)), synthetic.validation.labels[:2]
     checkpoint = memory_checkpoint(interrupt_after=1)
     with pytest.raises(memory_checkpoint.Interrupted):
         learn_masks(trained, images, labels, torch.arange(2), IMAGE, seed=0, checkpoint=checkpoint, progress=False)
-    assert look(trained) == before
+    assert snapshot(trained) == before
 
 
 @pytest.fixture
-def inputs(trained, planted):
+def inputs(trained, synthetic):
     return {
         "model": trained,
-        "images": planted.validation.pixels(slice(6)),
-        "labels": planted.validation.labels[:6],
+        "images": synthetic.validation.pixels(slice(6)),
+        "labels": synthetic.validation.labels[:6],
         "index": torch.arange(6),
     }
 
@@ -491,13 +491,13 @@ def inputs(trained, planted):
         "no images",
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(inputs, change, message):
+def test_inconsistent_inputs_are_refused(inputs, change, message):
     with pytest.raises(FmlibError, match=message):
         learn_masks(**(inputs | change), spec=replace(IMAGE, epochs=1), seed=0, progress=False)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_bad_pixels_in_any_image_are_refused(inputs, value):
+def test_non_finite_pixels_in_any_image_are_refused(inputs, value):
     inputs["images"] = inputs["images"].clone()
     inputs["images"][5, 0, 3, 3] = value
     with pytest.raises(FmlibError, match="pixels"):

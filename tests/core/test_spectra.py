@@ -1,4 +1,4 @@
-"""Laws of filters, half planes and band energies."""
+"""Properties of filters, half planes and band energies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32)
 quarter_bands = st.integers(1, 16).map(lambda n: 4 * n)
 
 
-def draw(seed: int, *shape: int) -> torch.Tensor:
+def random_plane(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -31,7 +31,7 @@ def reflect(full: torch.Tensor) -> torch.Tensor:
 
 
 def quarter_turn(full: torch.Tensor) -> torch.Tensor:
-    """The mask whose value at (row, column) = (c, -r) is the given one's at (r, c): every angle grows by 90 degrees."""
+    """The mask whose value at (c, -r) is that of `full` at (r, c): every angle increases by 90 degrees."""
     side = full.shape[-1]
     turned = torch.empty_like(full)
     index = torch.arange(side)
@@ -45,50 +45,53 @@ def quarter_turn(full: torch.Tensor) -> torch.Tensor:
 
 @given(sides, sides, st.integers(1, 3), seeds)
 def test_identity_mask_returns_the_image(height, width, channels, seed):
-    images = draw(seed, 2, channels, height, width)
+    images = random_plane(seed, 2, channels, height, width)
     ones = torch.ones(height, width // 2 + 1, dtype=torch.float64)
     torch.testing.assert_close(spectra.apply_mask(images, ones), images)
 
 
 @given(sides, sides, st.integers(1, 3), seeds)
-def test_a_mask_a_channel_filters_each_by_its_own(height, width, channels, seed):
-    images, masks = draw(seed, 2, channels, height, width), draw(seed + 1, 2, channels, height, width // 2 + 1)
+def test_one_mask_per_channel_filters_each_channel_with_its_own(height, width, channels, seed):
+    images, masks = (
+        random_plane(seed, 2, channels, height, width),
+        random_plane(seed + 1, 2, channels, height, width // 2 + 1),
+    )
     found = spectra.apply_mask(images, masks, 0.3)
     for channel in range(channels):
-        one = spectra.apply_mask(images[:, channel : channel + 1], masks[:, channel], 0.3)
-        torch.testing.assert_close(found[:, channel : channel + 1], one)
+        alone = spectra.apply_mask(images[:, channel : channel + 1], masks[:, channel], 0.3)
+        torch.testing.assert_close(found[:, channel : channel + 1], alone)
 
 
-def test_masks_of_another_number_of_channels_are_refused():
+def test_masks_with_another_number_of_channels_are_refused():
     with pytest.raises(FmlibError, match="2 channels does not fit images of 3"):
         spectra.apply_mask(torch.zeros(1, 3, 8, 8), torch.ones(1, 2, 8, 5))
 
 
 @given(sides, sides, seeds)
 def test_half_plane_filters_exactly_as_the_real_part_of_the_full_filter(height, width, seed):
-    images, mask = draw(seed, 2, 3, height, width), draw(seed + 1, height, width)
+    images, mask = random_plane(seed, 2, 3, height, width), random_plane(seed + 1, height, width)
     expected = torch.fft.ifft2(mask * torch.fft.fft2(images)).real
     torch.testing.assert_close(spectra.apply_mask(images, spectra.half_plane(mask)), expected)
 
 
 @given(sides, sides, seeds)
-def test_one_mask_an_image_filters_each_image_by_its_own(height, width, seed):
-    images, masks = draw(seed, 3, 2, height, width), draw(seed + 1, 3, height, width // 2 + 1)
-    together = spectra.apply_mask(images, masks)
+def test_one_mask_per_image_filters_each_image_with_its_own(height, width, seed):
+    images, masks = random_plane(seed, 3, 2, height, width), random_plane(seed + 1, 3, height, width // 2 + 1)
+    batch = spectra.apply_mask(images, masks)
     alone = torch.cat([spectra.apply_mask(images[i : i + 1], masks[i]) for i in range(3)])
-    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(batch, alone)
 
 
 @given(sides, sides, seeds)
-def test_filtering_by_a_spectrum_equals_filtering_the_image(height, width, seed):
-    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+def test_filtering_a_spectrum_equals_filtering_the_image(height, width, seed):
+    images, mask = random_plane(seed, 2, 1, height, width), random_plane(seed + 1, height, width // 2 + 1)
     filtered = spectra.filter_spectrum(torch.fft.rfft2(images), mask, (height, width))
     torch.testing.assert_close(filtered, spectra.apply_mask(images, mask))
 
 
 @given(sides, sides, seeds, st.floats(-1, 2))
-def test_filtering_about_a_centre_shifts_the_gray_level_and_back(height, width, seed, centre):
-    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+def test_filtering_about_a_centre_subtracts_it_and_adds_it_again(height, width, seed, centre):
+    images, mask = random_plane(seed, 2, 1, height, width), random_plane(seed + 1, height, width // 2 + 1)
     expected = centre + spectra.apply_mask(images - centre, mask)
     torch.testing.assert_close(spectra.apply_mask(images, mask, centre), expected)
     empty = spectra.apply_mask(images, 0 * mask, centre)
@@ -96,15 +99,15 @@ def test_filtering_about_a_centre_shifts_the_gray_level_and_back(height, width, 
 
 
 @given(sides, sides, seeds, st.floats(-1, 2))
-def test_centre_does_not_matter_to_a_mask_that_keeps_dc(height, width, seed, centre):
-    images, mask = draw(seed, 2, 1, height, width), draw(seed + 1, height, width // 2 + 1)
+def test_centre_has_no_effect_with_a_mask_that_keeps_dc(height, width, seed, centre):
+    images, mask = random_plane(seed, 2, 1, height, width), random_plane(seed + 1, height, width // 2 + 1)
     mask[0, 0] = 1
     torch.testing.assert_close(spectra.apply_mask(images, mask, centre), spectra.apply_mask(images, mask))
 
 
 @given(sides, sides, seeds)
-def test_zero_mask_leaves_nothing_and_dc_leaves_the_mean(height, width, seed):
-    images = draw(seed, 2, 1, height, width)
+def test_zero_mask_gives_zero_and_dc_alone_gives_the_mean(height, width, seed):
+    images = random_plane(seed, 2, 1, height, width)
     mask = torch.zeros(height, width // 2 + 1, dtype=torch.float64)
     assert spectra.apply_mask(images, mask).abs().max() == 0
     mask[0, 0] = 1
@@ -113,16 +116,16 @@ def test_zero_mask_leaves_nothing_and_dc_leaves_the_mean(height, width, seed):
 
 @given(sides, sides, seeds)
 def test_half_and_full_plane_round_trip_on_symmetric_masks(height, width, seed):
-    mask = draw(seed, 2, height, width)
+    mask = random_plane(seed, 2, height, width)
     symmetric = (mask + reflect(mask)) / 2
     torch.testing.assert_close(spectra.full_plane(spectra.half_plane(symmetric), width), symmetric)
 
 
 @given(sides, sides, seeds)
-def test_half_plane_of_any_mask_opens_to_its_symmetric_part(height, width, seed):
-    mask = draw(seed, height, width)
-    opened = spectra.full_plane(spectra.half_plane(mask), width)
-    torch.testing.assert_close(opened, (mask + reflect(mask)) / 2)
+def test_full_plane_of_the_half_plane_is_the_symmetric_part(height, width, seed):
+    mask = random_plane(seed, height, width)
+    symmetric = spectra.full_plane(spectra.half_plane(mask), width)
+    torch.testing.assert_close(symmetric, (mask + reflect(mask)) / 2)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 8), (9, 9)])
@@ -131,7 +134,7 @@ def test_masks_of_another_size_are_refused(height, width):
         spectra.apply_mask(torch.zeros(1, 1, 8, 8), torch.ones(height, width // 2 + 1))
 
 
-def test_full_mask_in_place_of_a_half_mask_is_refused():
+def test_a_full_mask_instead_of_a_half_mask_is_refused():
     with pytest.raises(FmlibError):
         spectra.apply_mask(torch.zeros(1, 1, 8, 8), torch.ones(8, 8))
     with pytest.raises(FmlibError, match="columns"):
@@ -143,7 +146,7 @@ def test_full_mask_in_place_of_a_half_mask_is_refused():
 
 @given(sides, sides, seeds)
 def test_parseval_with_column_weights(height, width, seed):
-    image = draw(seed, height, width) - 0.5
+    image = random_plane(seed, height, width) - 0.5
     power = torch.fft.rfft2(image).abs() ** 2
     energy = (power * spectra.column_weights(width)).sum() / (height * width)
     torch.testing.assert_close(energy, (image**2).sum())
@@ -151,12 +154,12 @@ def test_parseval_with_column_weights(height, width, seed):
 
 @given(sides, sides, seeds)
 def test_l1_share_is_the_mean_of_the_full_mask(height, width, seed):
-    half = draw(seed, 3, height, width // 2 + 1)
+    half = random_plane(seed, 3, height, width // 2 + 1)
     torch.testing.assert_close(spectra.l1_share(half, width), spectra.full_plane(half, width).mean((-2, -1)))
 
 
 @given(sides, sides)
-def test_l1_share_of_ones_is_one_and_of_zeros_nought(height, width):
+def test_l1_share_of_ones_is_one_and_of_zeros_zero(height, width):
     half = torch.ones(height, width // 2 + 1, dtype=torch.float64)
     assert spectra.l1_share(half, width).item() == pytest.approx(1, abs=1e-12)
     assert spectra.l1_share(0 * half, width).item() == 0
@@ -164,9 +167,9 @@ def test_l1_share_of_ones_is_one_and_of_zeros_nought(height, width):
 
 @given(sides, sides, seeds, st.sampled_from([1e-8, 0.1, 0.5]))
 def test_complement_and_binarized_mask_sum_to_one(height, width, seed, threshold):
-    mask = draw(seed, height, width)
+    mask = random_plane(seed, height, width)
     mask[mask < 0.3] = 0
-    mask[0, 0] = threshold  # at the threshold itself one of the two must have it
+    mask[0, 0] = threshold  # an entry equal to the threshold must belong to one of the two
     complement, binary = spectra.complement(mask, threshold), spectra.binarize(mask, threshold)
     assert torch.equal(complement + binary, torch.ones_like(mask))
     assert torch.equal(complement == 1, mask < threshold)
@@ -182,7 +185,7 @@ def test_complement_keeps_what_is_below_one_part_in_a_hundred_million():
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), seeds)
 def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows, columns, factor, seed):
-    full = draw(seed, 2, 3, rows * factor, columns * factor)
+    full = random_plane(seed, 2, 3, rows * factor, columns * factor)
     found, centred = spectra.pooled(full, factor), torch.fft.fftshift(full, dim=(-2, -1))
     assert found.shape == (2, 3, rows, columns)
     for row in range(rows):
@@ -192,20 +195,20 @@ def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows
 
 
 def test_pooled_planes_have_dc_and_its_neighbours_in_the_middle():
-    """As the plane lies, the lowest frequencies are in four corners; centred, their blocks touch."""
+    """In the unshifted plane the lowest frequencies are in the four corners; in the shifted one they share a block."""
     full = (spectra.radius(12, 12) <= 1).to(torch.float64)
     assert spectra.pooled(full, 4).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert spectra.pooled(full, 1).tolist() == torch.fft.fftshift(full).tolist()
 
 
-def test_at_the_authors_size_the_blocks_are_those_of_the_plane_as_it_lies():
-    full = draw(0, 224, 224)
-    as_it_lies = torch.nn.functional.max_pool2d(full[None], 7)[0]
-    assert torch.equal(spectra.pooled(full, 7), torch.fft.fftshift(as_it_lies))
+def test_at_the_authors_size_the_blocks_equal_those_of_the_unshifted_plane():
+    full = random_plane(0, 224, 224)
+    unshifted = torch.nn.functional.max_pool2d(full[None], 7)[0]
+    assert torch.equal(spectra.pooled(full, 7), torch.fft.fftshift(unshifted))
 
 
 @pytest.mark.parametrize("factor", [0, 3, 16])
-def test_blocks_that_leave_a_rest_are_refused(factor):
+def test_blocks_that_do_not_tile_the_plane_are_refused(factor):
     with pytest.raises(FmlibError, match=f"blocks of {factor} do not tile a mask of 8 x 8"):
         spectra.pooled(torch.ones(8, 8), factor)
 
@@ -215,14 +218,14 @@ def test_blocks_that_leave_a_rest_are_refused(factor):
 
 @given(sides, sides, seeds, st.integers(1, 64))
 def test_squares_of_radial_energies_sum_to_one(height, width, seed, bands):
-    energies = spectra.radial_energy(draw(seed, 2, height, width), bands)
+    energies = spectra.radial_energy(random_plane(seed, 2, height, width), bands)
     assert energies.shape == (2, bands)
     torch.testing.assert_close((energies**2).sum(-1), torch.ones(2, dtype=torch.float64))
 
 
 @given(sides, sides, seeds, st.integers(1, 64))
-def test_squares_of_angular_energies_sum_to_one_less_the_share_of_dc(height, width, seed, bands):
-    mask = draw(seed, height, width)
+def test_squares_of_angular_energies_sum_to_one_minus_the_share_of_dc(height, width, seed, bands):
+    mask = random_plane(seed, height, width)
     energies = spectra.angular_energy(mask, bands)
     dc = mask[0, 0] ** 2 / (mask**2).sum()
     torch.testing.assert_close((energies**2).sum(), 1 - dc)
@@ -230,14 +233,14 @@ def test_squares_of_angular_energies_sum_to_one_less_the_share_of_dc(height, wid
 
 @given(sides, sides, seeds, st.floats(0.01, 100))
 def test_energies_do_not_depend_on_the_masks_scale(height, width, seed, factor):
-    mask = draw(seed, height, width)
+    mask = random_plane(seed, height, width)
     torch.testing.assert_close(spectra.radial_energy(mask * factor), spectra.radial_energy(mask))
     torch.testing.assert_close(spectra.angular_energy(mask * factor), spectra.angular_energy(mask))
 
 
 @given(odd_sides, seeds, quarter_bands)
 def test_quarter_turn_of_a_mask_shifts_angular_energy_and_keeps_radial(side, seed, bands):
-    mask = draw(seed, side, side)
+    mask = random_plane(seed, side, side)
     turned = quarter_turn(mask)
     torch.testing.assert_close(spectra.radial_energy(turned, bands), spectra.radial_energy(mask, bands))
     expected = torch.roll(spectra.angular_energy(mask, bands), bands // 4, -1)
@@ -246,7 +249,7 @@ def test_quarter_turn_of_a_mask_shifts_angular_energy_and_keeps_radial(side, see
 
 @given(st.integers(1, 6).map(lambda n: 2 * n), seeds, quarter_bands)
 def test_quarter_turn_on_an_even_plane_without_nyquist(side, seed, bands):
-    mask = draw(seed, side, side)
+    mask = random_plane(seed, side, side)
     mask[side // 2, :] = mask[:, side // 2] = 0
     if side == 2:
         mask[0, 0] = 1
@@ -258,14 +261,14 @@ def test_quarter_turn_on_an_even_plane_without_nyquist(side, seed, bands):
 
 @given(odd_sides, seeds)
 def test_quarter_turn_of_an_image_moves_the_angular_energy_of_its_spectrum(side, seed):
-    image = draw(seed, side, side)
+    image = random_plane(seed, side, side)
     before = spectra.angular_energy(torch.fft.fft2(image).abs())
     after = spectra.angular_energy(torch.fft.fft2(torch.rot90(image)).abs())
     torch.testing.assert_close(after, torch.roll(before, 16, -1))
 
 
 @pytest.mark.parametrize("turn", [0, 30, 45, 75])
-def test_turning_a_grating_moves_its_angular_peak_by_as_much(turn):
+def test_rotating_a_grating_moves_its_angular_peak_by_the_same_angle(turn):
     size, bands = 48, 24  # bands of 15 degrees
     rows, columns = torch.meshgrid(torch.arange(size) - 23.5, torch.arange(size) - 23.5, indexing="ij")
     start = math.radians(7.5)  # the middle of band 0
@@ -288,8 +291,8 @@ def test_angular_band_of_a_single_frequency(row, column, band):
 
 
 @pytest.mark.parametrize("bands", [8, 24, 64])
-def test_frequencies_on_the_border_of_two_bands_fall_in_the_upper_one(bands):
-    """At multiples of 45 degrees rounding must not decide: opposite frequencies would part company."""
+def test_frequencies_on_the_border_of_two_bands_belong_to_the_upper_one(bands):
+    """At multiples of 45 degrees, rounding errors must not assign opposite frequencies to bands that are not opposite."""
     compass = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
     for eighth, (row, column) in enumerate(compass):
         masks = torch.zeros(15, 32, 32)
@@ -305,7 +308,7 @@ def test_radial_band_of_a_single_frequency(row, column, band):
     assert spectra.radial_energy(mask, 4).tolist() == [1.0 if b == band else 0.0 for b in range(4)]
 
 
-# ------------------------------------------------------------------------------------- radius, shares, agreement
+# --------------------------------------------------------------------------------------- radius, shares, correlation
 
 
 @given(sides, sides)
@@ -333,7 +336,7 @@ def test_low_share_of_a_disc(fraction):
     assert spectra.low_share(1 - disc, fraction).item() == 0
 
 
-def test_low_share_weighs_by_the_square_of_the_mask():
+def test_low_share_weights_by_the_square_of_the_mask():
     mask = torch.zeros(16, 16)
     mask[0, 1], mask[7, 7] = 0.5, 1.0
     assert spectra.low_share(mask).item() == pytest.approx(0.25 / 1.25)
@@ -350,20 +353,20 @@ def test_mean_radius_of_one_frequency_is_its_radius(height, width):
 
 @given(sides, sides, seeds, st.floats(0.1, 10), st.floats(-1, 1))
 def test_correlation_is_one_for_a_rescaled_mask_and_minus_one_for_its_negative(height, width, seed, factor, offset):
-    mask = draw(seed, height, width)
+    mask = random_plane(seed, height, width)
     assert spectra.correlation(mask, factor * mask + offset).item() == pytest.approx(1)
     assert spectra.correlation(mask, offset - factor * mask).item() == pytest.approx(-1)
 
 
 @given(sides, sides, seeds)
 def test_correlation_is_symmetric_and_at_most_one(height, width, seed):
-    first, second = draw(seed, height, width), draw(seed + 1, height, width)
+    first, second = random_plane(seed, height, width), random_plane(seed + 1, height, width)
     value = spectra.correlation(first, second).item()
     assert value == pytest.approx(spectra.correlation(second, first).item())
     assert abs(value) <= 1 + 1e-12
 
 
-def test_ring_means_of_a_disc_are_one_within_and_nought_without():
+def test_ring_means_of_a_disc_are_one_inside_and_zero_outside():
     disc = (spectra.radius(16, 16) <= 5).float()
     found = spectra.ring_means(disc)
     assert found.shape == (9,)

@@ -1,233 +1,363 @@
-"""The ledger: intervals, verdicts, and the published rows computed again from the published arrays."""
+"""Claims: rules and their words, verdicts, and how `claims.toml` is read."""
 
-import functools
 import math
 import re
-from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType
 
-import nbformat
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlib.core import intervals
+from fmlib.core.errors import FmlibError
 from fmlib.core.intervals import Measured
-from fmlib.pipeline import formatting
-from fmlib.pipeline.experiment import published_apart
-from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.publishing import build, notebook
-from fmlib.studies import registry
+from fmlib.pipeline.claims import (
+    FAILED,
+    INCONCLUSIVE,
+    KINDS,
+    PARTIAL,
+    REPRODUCED,
+    VERDICTS,
+    Claim,
+    Rule,
+    count_verdicts,
+    load_claims,
+)
+from fmlib.pipeline.results import Arrays, NotComputed, Results
+
+NUMBERS = st.floats(-100, 100).map(lambda value: round(value, 3))
 
 
-def test_wilson_against_published_values():
-    """10 hits of 10 and 5 of 10: textbook values of the Wilson interval."""
-    full = intervals.wilson(np.ones(10, bool))
-    assert full.value == 100
-    assert full.low == pytest.approx(72.25, abs=0.01)
-    assert full.high == pytest.approx(100, abs=1e-6)
-    half = intervals.wilson(np.arange(10) < 5)
-    assert (half.low, half.high) == pytest.approx((23.66, 76.34), abs=0.01)
+@st.composite
+def rules(draw):
+    """A rule of any kind, with or without a wider threshold."""
+    kind, threshold = draw(st.sampled_from(list(KINDS))), draw(NUMBERS)
+    if kind == "within":
+        threshold = abs(threshold)
+    slack = draw(st.none() | st.floats(0.01, 50))
+    wider = -1 if kind in ("at_least", "above") else 1
+    partial = None if slack is None else threshold + wider * slack
+    return Rule(**{kind: threshold}, of=draw(NUMBERS) if kind == "within" else 0.0, partial=partial)
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=60))
-def test_wilson_lies_within_bounds(hits):
-    found = intervals.wilson(np.array(hits))
-    assert -1e-9 <= found.low <= found.value + 1e-9
-    assert found.value - 1e-9 <= found.high <= 100 + 1e-9
-
-
-def test_paired_difference_of_equal_hits_is_exactly_zero():
-    hits = np.random.default_rng(0).random(50) < 0.7
-    assert intervals.paired(hits, hits)[:3] == (0, 0, 0)
-
-
-def test_paired_uses_the_pairing():
-    """One image of a hundred changes: the interval is far narrower than that of independent rates."""
-    before = np.arange(100) < 50
-    after = before.copy()
-    after[0] = False
-    found = intervals.paired(after, before)
-    assert found.value == pytest.approx(-1)
-    assert found.high - found.low < 5
-
-
-def test_average_against_known_values():
-    """1, 2, 3, 4 have the standard deviation sqrt(5 / 3), so their mean has half of it as standard error."""
-    found = intervals.average(np.array([1, 2, 3, 4]))
-    assert (found.value, found.n) == (2.5, 4)
-    half = 1.959964 * math.sqrt(5 / 3) / 2
-    assert (found.low, found.high) == pytest.approx((2.5 - half, 2.5 + half))
-
-
-def test_average_leaves_nan_out():
-    values = np.array([np.nan, 1.0, 2.0, np.nan, 4.0])
-    assert intervals.average(values) == intervals.average(np.array([1.0, 2.0, 4.0]))
-    assert intervals.average(values).n == 3
-
-
-@pytest.mark.parametrize("values", [[3.5], [np.nan, 3.5, np.nan]])
-def test_average_of_one_value_has_an_interval_without_width(values):
-    assert intervals.average(np.array(values)) == Measured(3.5, 3.5, 3.5, 1)
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.floats(-10, 10), st.floats(-100, 100))
-def test_interval_of_an_average_holds_it_in_the_middle_and_scales_with_the_values(values, factor, offset):
-    values = np.array(values)
-    found, moved = intervals.average(values), intervals.average(factor * values + offset)
-    assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx((found.low + found.high) / 2, abs=1e-9)
-    assert moved.value == pytest.approx(factor * found.value + offset, abs=1e-6)
-    assert moved.high - moved.low == pytest.approx(abs(factor) * (found.high - found.low), abs=1e-6)
-
-
-def test_a_hundred_times_the_values_narrows_the_interval_tenfold():
-    values = np.tile([0.0, 1.0], 10)
-    few, many = intervals.average(values), intervals.average(np.tile(values, 100))
-    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.03)
-
-
-def test_envelope_holds_every_part():
-    parts = [Measured(1, 0, 2, 10), Measured(3, 2, 5, 10)]
-    assert intervals.pooled_range(parts) == Measured(2, 0, 5, 20)
-
-
-def test_ids_are_unique_and_complete():
-    ids = [claim.id for claim in registry.CLAIMS]
-    assert len(set(ids)) == len(ids)
-    wanted = {f"T1.{r}.{w}" for r in "NASTR" for w in ("standard", "masked", "gap")}
-    wanted |= {"A.robust", "N.robust", "F4.A.low_shift", "P.planted.precision", "P.planted.recall"}
-    assert wanted <= set(ids)
-
-
-@functools.cache
-def places(chapter):
-    """What a link into a chapter can lead to: its figures, and its headings as Sphinx names them."""
-    found = set()
-    for cell in nbformat.read(build.ROOT / "book" / f"{chapter}.ipynb", as_version=4).cells:
-        found.add(cell.metadata.get("mystnb", {}).get("figure", {}).get("name"))
-        if cell.cell_type == "markdown":
-            headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
-            found |= {re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading in headings}
-    return found
-
-
-@pytest.mark.parametrize("claim", registry.CLAIMS, ids=lambda claim: claim.id)
-def test_every_claim_leads_to_a_figure_or_section_of_its_chapter(claim):
-    assert claim.anchor in registry.ANCHORS.values()
-    assert claim.anchor in places(claim.chapter)
+@st.composite
+def measurements(draw):
+    """A value and an interval that holds it."""
+    low, value, high = sorted(draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)))
+    return Measured(value, low, high, 10)
 
 
 @pytest.mark.parametrize(
-    ("identity", "anchor"),
+    ("rule", "verdicts"),
     [
-        ("T1.N.gap", "figure-accuracy"),
-        ("T1.N.held_out_gap", "is-the-mask-stable"),
-        ("F5.similarity", "figure-filtered"),
-        ("F5.converged_kept", "figure-fits"),
-        ("S.seed_correlation", "figure-agreement"),
+        (Rule(at_least=0.8, partial=0.5), {0.9: REPRODUCED, 0.8: REPRODUCED, 0.7: PARTIAL, 0.5: PARTIAL, 0.4: FAILED}),
+        (Rule(at_most=20, partial=50), {0: REPRODUCED, 20: REPRODUCED, 21: PARTIAL, 50: PARTIAL, 51: FAILED}),
+        (Rule(above=0), {0.1: REPRODUCED, 0: FAILED, -1: FAILED}),
+        (Rule(above=0.001, partial=1e-9), {0.002: REPRODUCED, 0.001: PARTIAL, 1e-9: FAILED}),
+        (Rule(below=0.05, partial=0.1), {0.04: REPRODUCED, 0.05: PARTIAL, 0.1: FAILED}),
+        (
+            Rule(within=3, of=89.5, partial=6),
+            {89.5: REPRODUCED, 92.5: REPRODUCED, 86.5: REPRODUCED, 83.5: PARTIAL, 95.5: PARTIAL, 83: FAILED},
+        ),
+        (Rule(within=0, of=100), {100: REPRODUCED, 99.9: FAILED}),
+    ],
+    ids=lambda part: part.kind if isinstance(part, Rule) else "",
+)
+def test_the_verdict_on_a_number(rule, verdicts):
+    assert {value: rule.verdict(value) for value in verdicts} == verdicts
+
+
+@pytest.mark.parametrize(
+    ("rule", "interval", "verdict"),
+    [
+        (Rule(above=0), (0.1, 0.3), REPRODUCED),
+        (Rule(above=0), (-0.1, 0.3), INCONCLUSIVE),
+        (Rule(above=0), (0, 0.3), INCONCLUSIVE),
+        (Rule(above=0), (-0.3, -0.1), FAILED),
+        (Rule(at_least=80, partial=50), (55, 75), PARTIAL),
+        (Rule(at_least=80, partial=50), (75, 85), INCONCLUSIVE),
+        (Rule(at_least=80, partial=50), (45, 55), INCONCLUSIVE),
+        (Rule(within=1), (-0.5, 0.9), REPRODUCED),
+        (Rule(within=1), (-5, 5), INCONCLUSIVE),  # both ends fail, but zero would not
+        (Rule(within=1), (2, 5), FAILED),
+        (Rule(within=1), (math.nan, math.nan), INCONCLUSIVE),
+        (Rule(at_most=1), (math.nan, math.nan), INCONCLUSIVE),
     ],
 )
-def test_the_longest_beginning_decides_where_a_claim_leads(identity, anchor):
-    assert _claim(identity).anchor == anchor
+def test_an_interval_that_holds_several_verdicts_is_inconclusive(rule, interval, verdict):
+    assert rule.evaluate(Measured(sum(interval) / 2, *interval, 10)) == verdict
 
 
-def _claim(identity):
-    return next(claim for claim in registry.CLAIMS if claim.id == identity)
+@given(rules(), measurements(), st.floats(0, 1))
+def test_a_verdict_holds_over_the_whole_interval(rule, measured, share):
+    verdict = rule.evaluate(measured)
+    inside = measured.low + share * (measured.high - measured.low)
+    points = [measured.value, measured.low, measured.high, min(max(inside, measured.low), measured.high)]
+    if verdict != INCONCLUSIVE:
+        assert {rule.verdict(point) for point in points} == {verdict}
+    else:
+        best = min(max(rule.of, measured.low), measured.high)
+        assert len({rule.verdict(point) for point in (*points[:3], best)}) > 1
+
+
+@given(rules(), measurements(), st.floats(0, 1))
+def test_a_narrower_interval_never_contradicts_a_wider_one(rule, measured, share):
+    narrow = Measured(
+        measured.value,
+        measured.value - share * (measured.value - measured.low),
+        measured.value + share * (measured.high - measured.value),
+        measured.n,
+    )
+    assert rule.evaluate(measured) in (INCONCLUSIVE, rule.evaluate(narrow))
+
+
+@given(rules(), NUMBERS)
+def test_a_value_without_interval_is_always_decided(rule, value):
+    assert rule.evaluate(Measured(value, value, value, 1)) == rule.verdict(value) != INCONCLUSIVE
+
+
+@given(rules(), NUMBERS, NUMBERS)
+def test_a_better_value_never_has_a_worse_verdict(rule, first, second):
+    order = [FAILED, PARTIAL, REPRODUCED]
+    if rule.kind == "within":
+        better, worse = sorted((first, second), key=lambda value: abs(value - rule.of))
+    else:
+        worse, better = sorted((first, second), reverse=rule.kind in ("at_most", "below"))
+    assert order.index(rule.verdict(better)) >= order.index(rule.verdict(worse))
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "verdict"),
-    [(0.4, 0, 1, "reproduced"), (-1.5, -3, -0.5, "partly"), (-4, -5, -3, "not")],
+    ("rule", "unit", "words"),
+    [
+        (Rule(within=1), "points", "within 1 point of zero"),
+        (Rule(within=5, partial=10), "points", "within 5 points of zero (partially: 10 points)"),
+        (Rule(within=3, of=89.56, partial=6), "%", "within 3 points of 89.56% (partially: 6 points)"),
+        (Rule(within=1, of=100, partial=5), "%", "within 1 point of 100% (partially: 5 points)"),
+        (Rule(within=0, of=100, partial=1), "%", "exactly 100% (partially: 1 point)"),
+        (Rule(within=0, partial=1), "%", "exactly zero (partially: 1 point)"),
+        (Rule(within=0.05, partial=0.1), "share of energy", "within 0.05 of zero (partially: 0.1)"),
+        (Rule(at_least=-10, partial=-25), "points", "at least −10 points (partially: −25 points)"),  # noqa: RUF001
+        (Rule(at_least=80, partial=50), "%", "at least 80% (partially: 50%)"),
+        (Rule(at_least=95, partial=85), "% of power", "at least 95% (partially: 85%)"),
+        (Rule(at_most=0, partial=2), "points", "at most zero (partially: 2 points)"),
+        (Rule(below=1e-6, partial=0.001), "amplitude", "below 1 × 10⁻⁶ (partially: 0.001)"),  # noqa: RUF001
+        (Rule(above=0), "share of energy", "above zero"),
+        (Rule(above=0.05, partial=0), "share of energy", "above 0.05 (partially: zero)"),
+    ],
 )
-def test_verdicts_follow_the_tolerance(value, low, high, verdict):
-    claim = replace(_claim("T1.N.gap"), measure=lambda results: Measured(value, low, high, 100))
-    for profile, expected in (("laptop", verdict), ("quick", "cannot be judged")):
-        assert claim.judge(Results(PUBLISHED, {"profile": profile, "files": {}, "key": "k"}))["verdict"] == expected
+def test_words_name_thresholds_with_their_units(rule, unit, words):
+    assert rule.words(unit) == words
 
 
-def test_claims_on_another_architecture_read_its_own_networks():
-    side, hits = 12, np.arange(100) < 50
-    low = np.zeros((side, side))
-    low[0, :3] = 1
-    wide = low + np.roll(low, side // 2, (0, 1))  # as much at the corner
-    networks = {f"{what}.{regime}": hits for what in ("standard", "masked", "attacked") for regime in "NA"}
-    second = networks | {"masked.N": np.arange(100) < 48, "masked.A": np.arange(100) < 51, "standard.A": hits[::-1]}
-    second |= {"attacked.A": np.arange(100) < 42, "mask.N": wide, "mask.A": low}
-    more = {"standard.S": hits, "masked.S": np.arange(100) < 47, "mask.S": low, "mask.N1": wide.T}
-    files = {
-        "second_architecture": second,
-        "second_architecture": more,
-        "evaluation": {"standard.N": np.arange(100)[None] < 54},
-        "dataset_masks": {"N": np.stack([low, wide])},
+@given(rules(), st.sampled_from(["%", "points", "correlation"]))
+def test_words_of_any_rule(rule, unit):
+    words = rule.words(unit)
+    assert words.startswith((rule.kind.replace("_", " "), "exactly"))
+    assert ("(partially: " in words) == (rule.partial is not None)
+    assert not re.search(r"(?<![\d.])1 points", words)
+    if unit == "correlation":
+        assert "point" not in words
+        assert "%" not in words
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "exactly one of .* not none"),
+        ({"at_least": 1, "below": 2}, "exactly one of .* not at_least, below"),
+        ({"above": 0, "of": 5}, "'of' belongs to 'within', not to 'above'"),
+        ({"at_least": 80, "partial": 90}, "'partial' must be wider than at_least = 80"),
+        ({"at_most": 1, "partial": 0.5}, "'partial' must be wider"),
+        ({"within": 3, "partial": 1}, "'partial' must be wider"),
+        ({"above": "much"}, "must be numbers"),
+    ],
+)
+def test_a_rule_is_checked_when_it_is_made(fields, message):
+    with pytest.raises(FmlibError, match=message):
+        Rule(**fields)
+
+
+def claim(**changes):
+    """A claim measured as 1, from 0.5 to 1.5, of ten images."""
+    entry = {"id": "T.one", "source": "paper", "statement": "One is above zero.", "unit": "share", "n": "images"}
+    entry |= {"chapter": "toy", "figure": "figure-one", "timing": "before", "rule": Rule(above=0)}
+    return Claim(**entry | {"measure": lambda results: Measured(1, 0.5, 1.5, 10)} | changes)
+
+
+def results(tmp_path, profile="laptop", data="imagenette"):
+    return Results(tmp_path, {"profile": profile, "data": data, "files": {}, "key": "k"})
+
+
+def absent(results):
+    raise NotComputed("not there")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "reproduced"),
+        ({"rule": Rule(above=2, partial=0)}, "partially reproduced"),
+        ({"rule": Rule(above=2)}, "not reproduced"),
+        ({"rule": Rule(above=1)}, "inconclusive"),
+        ({"n": "networks", "measure": lambda results: Measured(1, 1, 1, 2)}, "inconclusive"),
+        ({"n": "pairs of networks", "measure": lambda results: Measured(1, 1, 1, 1)}, "inconclusive"),
+        ({"n": "networks", "measure": lambda results: Measured(1, 1, 1, 3)}, "reproduced"),
+        ({"measure": lambda results: Measured(1, 1, 1, 2)}, "reproduced"),  # two images, without an interval
+        ({"requires": "paper scale"}, "not tested"),
+        ({"requires": "people"}, "not tested"),
+        ({"requires": "people", "rule": None, "measure": None}, "not tested"),
+        ({"by_construction": "chosen so"}, "holds by construction"),
+        ({"measure": absent}, "not computed"),
+        ({"measure": absent, "by_construction": "chosen so"}, "not computed"),
+        ({"measure": absent, "requires": "paper scale"}, "not computed"),
+    ],
+)
+def test_every_verdict(tmp_path, changes, verdict):
+    row = claim(**changes).evaluate(results(tmp_path))
+    assert row["verdict"] == verdict
+    measured = verdict != "not computed" and changes.get("measure", 1) is not None
+    assert (row["value"] is not None) == (row["n"] is not None) == measured
+
+
+@pytest.mark.parametrize(
+    ("requires", "where"),
+    [
+        ("any data", {("quick", "planted"), ("laptop", "imagenette"), ("paper", "imagenette")}),
+        ("photographs", {("laptop", "imagenette"), ("paper", "imagenette")}),
+        ("paper scale", {("paper", "imagenette")}),
+        ("people", set()),
+    ],
+)
+def test_a_claim_is_tested_only_where_it_can_be(tmp_path, requires, where):
+    tested = {
+        (profile, data)
+        for profile, data in (("quick", "planted"), ("laptop", "imagenette"), ("paper", "imagenette"))
+        if claim(requires=requires).evaluate(results(tmp_path, profile, data))["verdict"] != "not tested"
     }
-    results = SimpleNamespace(arrays=files.__getitem__)
-    found = {claim.id: claim.measure(results).value for claim in registry.CLAIMS if claim.id.startswith("V.")}
-    accuracies = {"V.accuracy": -4, "V.N.gap": -2, "V.A.gap": 1, "V.A.robust": 42}
-    alike = np.corrcoef(wide.ravel(), low.ravel())[0, 1]
-    own = {"V.S.gap": -3, "V.S.low_shift": 0.5, "V.N1.low_shift": 0}
-    own["V.N1.correlation"] = np.corrcoef(wide.ravel(), wide.T.ravel())[0, 1]
-    assert found == pytest.approx(accuracies | {"V.correlation": alike, "V.low_shift": 0.5} | own)
+    assert tested == where
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(0.06, "reproduced"), (0.04, "partly"), (-0.06, "not")])
-def test_a_shift_of_a_single_pair_has_a_sign_and_a_least_size(value, verdict):
-    claim = replace(_claim("V.S.low_shift"), measure=lambda results: Measured(value, value, value, 1))
-    assert claim.judge(Results(PUBLISHED, {"profile": "paper", "files": {}, "key": "k"}))["verdict"] == verdict
+def test_a_row_repeats_the_claim_and_rounds_to_six_digits(tmp_path):
+    made = claim(measure=lambda results, factor: Measured(factor / 3, 0.1, 1, 5), arguments={"factor": 2}, published=1)
+    row = made.evaluate(results(tmp_path))
+    assert row["value"] == 0.666667
+    for name in ("id", "source", "reference", "statement", "published", "unit", "timing", "chapter", "figure"):
+        assert row[name] == getattr(made, name)
+    assert (row["n_of"], row["rule"], row["spec"]) == ("images", "above zero", "k")
 
 
-def test_every_claim_is_judged_somewhere_and_has_one_id():
-    usual = {claim.id for claim in registry.USUAL}
-    apart = [identity for those in registry.APART.values() for identity in those]
-    assert {claim.id for claim in registry.CLAIMS} == usual | set(apart)
-    assert len(registry.CLAIMS) == len(usual | set(apart))
-    assert len(apart) == len(set(apart))
+def test_a_broken_measure_is_not_taken_for_a_missing_one(tmp_path):
+    def broken(results):
+        raise FmlibError("masks.npz does not match its checksum")
+
+    with pytest.raises(FmlibError, match="checksum"):
+        claim(measure=broken).evaluate(results(tmp_path))
 
 
-def published():
-    return sorted(path.parent for path in PUBLISHED.glob("*/manifest.json"))
+TOML = """
+[[claim]]
+id = "T.one"
+source = "paper"
+statement = "One is above zero."
+unit = "share"
+n = "images"
+figure = "figure-one"
+timing = "before"
+rule = { above = 0, partial = -1 }
+measure = { function = "scaled", arguments = { factor = 2 } }
+
+[[claim]]
+id = "T.rate"
+source = "control"
+statement = "Half of the images are correct."
+unit = "%"
+n = "images"
+figure = "figure-one"
+timing = "after"
+requires = "any data"
+published = 50.0
+rule = { within = 5, of = 50 }
+measure = { function = "rate", arguments = { file = "table", array = "correct" } }
+
+[[claim]]
+id = "T.people"
+source = "paper"
+statement = "People cannot recognise the images."
+unit = "%"
+n = "images"
+figure = "figure-one"
+timing = "before"
+requires = "people"
+"""
 
 
-def test_something_is_published():
-    assert [folder.name for folder in published()]
+def load(tmp_path, text):
+    """The claims of a study "toy" whose analysis has one measure, `scaled`."""
+    analysis = ModuleType("toy.analysis")
+    analysis.scaled = lambda results, factor: Measured(factor, factor, factor, 1)
+    analysis.constant = 3
+    path = tmp_path / "toy" / "claims.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_claims(path, analysis)
 
 
-@pytest.mark.parametrize("folder", published(), ids=lambda folder: folder.name)
-def test_published_rows_follow_from_published_arrays(folder):
-    results = Results.open(folder)
-    assert registry.ledger(results) == results.claims()
+def test_claims_are_read_from_toml(tmp_path):
+    one, rated, people = load(tmp_path, TOML)
+    assert (one.chapter, one.rule, one.arguments) == ("toy", Rule(above=0, partial=-1), {"factor": 2})
+    assert one.evaluate(results(tmp_path))["value"] == 2
+    assert rated.published == 50
+    fake = results(tmp_path)
+    fake.arrays = lambda name: Arrays(name, {"correct": np.arange(10) < 5})
+    assert rated.evaluate(fake)["value"] == 50
+    assert people.evaluate(fake)["verdict"] == "not tested"
 
 
-@pytest.mark.parametrize("folder", published(), ids=lambda folder: folder.name)
-def test_every_published_file_is_whole(folder):
-    results = Results.open(folder)
-    for name in results.manifest["files"]:
-        results.content(name)
-    on_disk = {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert on_disk == set(results.manifest["files"])
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[[claim]]", "[[claim", "cannot be read as TOML"),
+        ('id = "T.one"', 'id = "T.one"\nid = "T.two"', "cannot be read as TOML"),
+        ('unit = "share"', 'unit = "share"\ncolour = "red"', "claim T.one: unknown field colour"),
+        ('unit = "share"', 'unit = "share"\nchapter = "other"', "claim T.one: unknown field chapter"),
+        ('unit = "share"\n', "", "claim T.one: claim lacks unit"),
+        ('id = "T.one"\n', "", "claim 1: claim lacks id"),
+        ("above = 0,", "over = 0,", "claim T.one: unknown field over of rule"),
+        ("above = 0,", "above = 0, below = 1,", "claim T.one: a rule has exactly one of"),
+        ("above = 0, partial = -1", "partial = -1", "claim T.one: a rule has exactly one of .* not none"),
+        ("rule = { above = 0, partial = -1 }\n", "", "claim T.one: a claim needs a rule and a measure"),
+        ("rule = { above = 0, partial = -1 }", "rule = 0", "claim T.one: rule must be a table, not 0"),
+        ("{ factor = 2 } }\n", '{ factor = 2 }, n = "one" }\n', "claim T.one: unknown field n of measure"),
+        ('function = "scaled"', 'function = "none"', "claim T.one: toy.analysis has no function none"),
+        ('function = "scaled"', 'function = "constant"', "claim T.one: toy.analysis has no function constant"),
+        ("factor = 2", "divisor = 2", "claim T.one: wrong arguments of scaled"),
+        ('source = "paper"', 'source = "ours"', "claim T.one: source must be one of paper, control, not 'ours'"),
+        ('timing = "before"', 'timing = "later"', "claim T.one: timing must be one of before, after, not 'later'"),
+        ('requires = "any data"', 'requires = "luck"', "claim T.rate: requires must be one of .* not 'luck'"),
+        ("[[claim]]", "[[claims]]", r"may hold \[\[claim\]\] tables only"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path, before, after, message):
+    assert before in TOML
+    with pytest.raises(FmlibError, match=message) as caught:
+        load(tmp_path, TOML.replace(before, after, 1))
+    assert str(tmp_path / "toy" / "claims.toml") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_claims_at_two_scales_stand_side_by_side():
-    """A line for each claim that the larger scale judges, with what both measure and say."""
-    small, (large,) = Results.open(PUBLISHED / "laptop"), published_apart()
-    _, *lines = notebook.scales_table(small, large).data.split("<tr>")
-    for row, line in zip(large.claims(), lines[-len(large.claims()) :], strict=True):
-        assert f'<a href="{row["chapter"]}.html#{row["anchor"]}">{row["id"]}</a>' in line
-        both = [one for one in small.claims() if one["id"] == row["id"]] + [row]
-        for read in map(formatting.readable, both):
-            assert (
-                f"<td>{read['value']} {row['unit']}<br>({read['interval']})<br><em>{read['verdict']}</em></td>" in line
-            )
-        assert line.count("<td>not measured</td>") == 2 - len(both)
+def test_bytes_that_are_no_text_are_one_clear_error(tmp_path):
+    with pytest.raises(FmlibError, match="cannot be read as TOML"):
+        load(tmp_path, b"\xff\xfe" + TOML.encode())
 
 
-def test_a_table_of_the_paper_can_show_two_scales():
-    small, (large,) = Results.open(PUBLISHED / "laptop"), published_apart()
-    shown = {"T1.N.standard": "N", "T1.N.masked": "N, masked"}
-    table, wider = notebook.published_table(small, shown), notebook.published_table(small, shown, large)
-    assert wider[table.columns].equals(table)
-    for identity, name in shown.items():
-        here, there = (formatting.readable(one.claim(identity)) for one in (small, large))
-        assert table.loc[name].tolist() == [here["published"], f"{here['value']} ({here['interval']})", here["n"]]
-        assert wider.loc[name].tolist()[-2:] == [f"{there['value']} ({there['interval']})", there["n"]]
+def test_a_missing_file_is_one_clear_error(tmp_path):
+    with pytest.raises(FmlibError, match="cannot be read as TOML"):
+        load_claims(tmp_path / "claims.toml", ModuleType("analysis"))
+
+
+def test_verdicts_are_counted_by_source_in_a_fixed_order():
+    rows = [{"source": "paper", "verdict": verdict} for verdict in (*reversed(VERDICTS), FAILED)]
+    rows += [{"source": "control", "verdict": REPRODUCED}]
+    assert list(count_verdicts(rows, "paper")) == list(VERDICTS)
+    assert count_verdicts(rows, "paper")[FAILED] == 2
+    assert count_verdicts(rows, "control") == {REPRODUCED: 1}

@@ -1,172 +1,330 @@
-"""Experiments end to end on planted frequencies: what they find, and that a killed run ends as an unbroken one does."""
+"""Experiments: what is published, what a folder keeps, and an interrupted run that ends as an uninterrupted one."""
 
-import io
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 import torch
+from conftest import CPU, files, small
 
-from fmlib.core.config import AttackSpec, ImageMaskSpec, MaskSpec, SyntheticSpec, TrainSpec
+from fmlib import __version__
 from fmlib.core.errors import FmlibError
-from fmlib.pipeline import experiment
-from fmlib.pipeline.store import Store
+from fmlib.core.intervals import Measured
+from fmlib.pipeline.claims import Claim, Rule, rate
+from fmlib.pipeline.experiment import Experiment, evaluate_claims, publish, results_key
+from fmlib.pipeline.results import NotComputed, Results
+from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies import registry
-from fmlib.studies.registry import EXPERIMENTS, experiments
-from fmlib.studies.shared.profiles import PROFILES, profile
 from fmlib.studies.shared.setup import Setup
 
-CPU = torch.device("cpu")
+
+def toy(name, values, inputs=()):
+    """A task whose artifact holds these values."""
+    spec = {"values": list(values), "seed": len(values)}
+    return Task("toy", name, spec, lambda artifacts, checkpoint: Artifact({"values": np.array(values)}), inputs)
 
 
-def small(epochs=2, mask_epochs=4):
-    """A profile of seconds: 16 px, few images, all regimes."""
-    return replace(
-        PROFILES["quick"],
-        data=SyntheticSpec(size=16, distractors=2, train=200, validation=100),
-        train=TrainSpec(epochs=epochs, batch=50, lr=5e-3, crop=(1.0, 1.0), flip=False, attack=AttackSpec(0.15, 0.1, 2)),
-        mask=MaskSpec(lr=0.05, batch=50, epochs=mask_epochs),
-        single_mask=MaskSpec(lr=0.02, epochs=1),
-        image_mask=ImageMaskSpec(lr=0.05, epochs=40, patience=10),
-        images=0,
-        synthetic_repetitions=1,
-    )
+SHARED = toy("shared", [1, 0])
+FIRST, SECOND = toy("first", [1, 1, 0], (SHARED,)), toy("second", [0.5, 0.7], (SHARED,))
 
 
-def files(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+def exporter(file, task):
+    def export(setup, store):
+        values = store.get(task).arrays["values"]
+        if file.endswith(".npz"):
+            return {file: arrays_to_bytes({"correct": values > 0.5})}
+        return {file: csv([{"value": value} for value in values])}
+
+    return export
 
 
-def test_keys_depend_on_what_matters_only():
-    setup = Setup(profile("quick"), 0, CPU)
-    again = Setup(profile("quick"), 0, torch.device("meta"), progress=False)
-    assert setup.mask("N").key == again.mask("N").key
-    others = [
-        Setup(profile("quick"), 1, CPU).mask("N"),
-        setup.mask("A"),
-        setup.mask("N", 1),
-        setup.mask("N", variant="order"),
-    ]
-    others += [setup.mask("N", variant="half"), setup.mask("N", variant="single")]
-    assert len({task.key for task in (setup.mask("N"), *others)}) == 7
+ONE = Experiment("one", "shares", lambda setup: [FIRST], exporter("one.npz", FIRST), images=lambda setup: 3)
+TWO = Experiment("two", "values", lambda setup: [SECOND], exporter("two.csv", SECOND))
 
 
-def test_jobs_share_what_they_need():
-    tree = EXPERIMENTS["dataset-masks"].tree(Setup(profile("quick"), 0, CPU))
-    keys = [task.key for task in tree]
-    assert len(set(keys)) == len(keys)
-    for task in tree:  # needs first
-        assert all(keys.index(item.key) < keys.index(task.key) for item in task.inputs)
+def _both(results):
+    images = results.arrays("one")["correct"]
+    value = float(results.table("two")["value"].mean())
+    return Measured(value, value, value, images.size)
 
 
-def test_publishing_is_complete_and_repeatable(tmp_path):
-    setup, store = Setup(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
-    experiment.run(registry.experiments([]), setup, store)
-    first = experiment.publish(registry.experiments([]), setup, store, tmp_path / "first")
-    experiment.publish(registry.experiments([]), setup, store, tmp_path / "second")
-    assert files(tmp_path / "first") == files(tmp_path / "second")
-    assert len(first.claims()) == len({row["id"] for row in first.claims()})
-    assert all(row["low"] <= row["value"] <= row["high"] for row in first.claims())
-    masks = first.arrays("dataset_masks")
-    assert masks["A"].shape == (2, 16, 16)
-    assert 0 <= masks["A"].min() <= masks["A"].max() <= 1
+def claim(identity, measure, **arguments):
+    return Claim(
+        id=identity, source="paper", statement="It is large.", unit="%", n="images", chapter="toy", figure="f",
+        timing="before", rule=Rule(at_least=10), measure=measure, arguments=arguments, requires="any data",
+    )  # fmt: skip
 
 
-def test_a_recipe_apart_is_published_by_itself(tmp_path):
-    """N of one architecture, N and A of the other: no other is trained, and the claims are those these suffice for."""
-    setup, store, chosen = (
-        Setup(small(), 0, CPU, progress=False),
-        Store(tmp_path / "store", CPU),
-        experiments(["without-gpu"]),
-    )
-    experiment.run(chosen, setup, store)
-    assert len(list((tmp_path / "store" / "network").iterdir())) == 3
-    found = experiment.publish(chosen, setup, store, tmp_path / experiment.home(chosen, "quick"))
-    assert found.folder.name == "quick-without-gpu"
-    assert list(found.manifest["experiments"]) == ["without-gpu"]
-    assert {row["id"] for row in found.claims()} == set(registry.APART["without-gpu"])
-    assert found.arrays("dataset_masks")["N"].shape == (1, 16, 16)
-    assert list(found.arrays("dataset_masks")) == ["N"]
-    assert set(found.table("image_masks")["kind"]) == {"N.x"}
-    assert set(found.arrays("second_architecture")) == {
-        f"{what}.{regime}" for what in ("mask", "standard", "masked", "attacked") for regime in "NA"
+CLAIMS = [claim("one", rate, file="one", array="correct"), claim("both", _both)]
+
+
+@pytest.fixture
+def setup():
+    return Setup(small(), 0, CPU, progress=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store that holds every toy artifact."""
+    made = Store(tmp_path / "store", CPU)
+    for task in (FIRST, SECOND):
+        made.get(task)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "results" / "quick"
+
+
+def verdicts(results):
+    return {row["id"]: row["verdict"] for row in results.claims()}
+
+
+def test_a_tree_holds_every_input_once_and_first():
+    both = Experiment("both", "", lambda setup: [FIRST, SECOND, FIRST], exporter("one.npz", FIRST))
+    assert [task.name for task in both.tree(None)] == ["shared", "first", "second"]
+
+
+def test_a_publication_is_complete_and_repeatable(setup, store, folder, tmp_path):
+    results = publish([ONE, TWO], setup, store, folder, CLAIMS)
+    assert set(files(folder)) == {"one.npz", "two.csv", "claims.json", "manifest.json"}
+    assert set(results.manifest["files"]) == set(files(folder)) - {"manifest.json"}
+    assert results.arrays("one")["correct"].tolist() == [True, True, False]
+    assert results.table("two")["value"].tolist() == [0.5, 0.7]
+    assert results.claims() == [claim.evaluate(results) for claim in CLAIMS]
+    publish([ONE, TWO], setup, store, tmp_path / "again", CLAIMS)
+    assert files(tmp_path / "again") == files(folder)
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    assert files(tmp_path / "again") == files(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["quick"]
+
+
+def test_the_manifest_says_how_each_experiment_was_computed(setup, store, folder):
+    fixed = replace(TWO, precision="float32")
+    manifest = publish([ONE, fixed], setup, store, folder, CLAIMS).manifest
+    assert {name: manifest[name] for name in ("profile", "data", "seed")} == {
+        "profile": "quick",
+        "data": "planted",
+        "seed": 0,
+    }
+    expected = {"device": "cpu", "torch": torch.__version__, "fmlib": __version__, "precision": "float32"}
+    assert manifest["experiments"] == {
+        "one": expected | {"seeds": [2, 3], "images": 3, "tasks": [SHARED.key, FIRST.key], "files": ["one.npz"]},
+        "two": expected | {"seeds": [2], "tasks": [SHARED.key, SECOND.key], "files": ["two.csv"]},
+    }
+    assert manifest["key"] == results_key(manifest["experiments"])
+
+
+@pytest.mark.usefixtures("bfloat16_on_cpu")
+def test_the_manifest_says_where_networks_run_in_bfloat16(setup, store, folder):
+    manifest = publish([ONE, replace(TWO, precision="float32")], setup, store, folder, CLAIMS).manifest
+    assert {name: record["precision"] for name, record in manifest["experiments"].items()} == {
+        "one": "bfloat16",
+        "two": "float32",
     }
 
 
-def test_recipes_apart_share_a_folder_that_keeps_what_was_not_chosen(tmp_path):
-    setup, store = Setup(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
-    (second,), both = experiments(["without-gpu-more"]), experiments(["without-gpu", "without-gpu-more"])
-    folder = tmp_path / experiment.home([second], "quick")
-    experiment.run(both, setup, store)
-    with pytest.raises(FmlibError, match=r"no second_architecture.npz: its experiment was not published"):
-        experiment.publish([second], setup, store, folder)
-    assert not list(tmp_path.glob("quick-*"))  # nothing half-written
-    whole = experiment.publish(both, setup, store, folder)
-    assert list(whole.manifest["experiments"]) == ["without-gpu", "without-gpu-more"]
-    assert [row["id"] for row in whole.claims()] == [
-        claim.id for claim in registry.CLAIMS if any(claim.id in those for those in registry.APART.values())
-    ]
+def test_the_key_of_results_depends_on_their_tasks_and_not_on_their_grouping():
+    def key(**groups):
+        return results_key({name: {"tasks": keys} for name, keys in groups.items()})
+
+    assert key(one=["a", "b"], two=["b", "c"]) == key(all=["c", "b", "a"])
+    assert key(one=["a", "b"]) != key(one=["a"])
+
+
+def test_what_is_missing_reads_not_computed(setup, store, folder):
+    assert verdicts(publish([ONE], setup, store, folder, CLAIMS)) == {"one": "reproduced", "both": "not computed"}
+
+
+def test_publishing_one_experiment_keeps_the_others(setup, store, folder):
+    publish([ONE], setup, store, folder, CLAIMS)
+    first = files(folder)
+    both = publish([TWO], setup, store, folder, CLAIMS)
+    assert list(both.manifest["experiments"]) == ["one", "two"]
+    assert files(folder)["one.npz"] == first["one.npz"]
+    assert verdicts(both)["both"] != "not computed"
+    whole = files(folder)
+    for experiment in (ONE, TWO):
+        publish([experiment], setup, store, folder, CLAIMS)
+        assert files(folder) == whole
+
+
+def test_a_partial_record_is_kept_until_its_experiment_is_published(setup, store, folder):
+    results = publish([ONE, TWO], setup, store, folder, CLAIMS)
+    results.manifest["experiments"]["one"]["partial"] = "two of three images"
+    evaluate_claims(results, CLAIMS)
+    assert publish([TWO], setup, store, folder, CLAIMS).manifest["experiments"]["one"]["partial"]
+    assert "partial" not in publish([ONE], setup, store, folder, CLAIMS).manifest["experiments"]["one"]
+
+
+def test_files_that_an_experiment_no_longer_exports_go(setup, store, folder):
+    publish([replace(ONE, export=exporter("old.npz", FIRST)), TWO], setup, store, folder, CLAIMS)
+    assert set(publish([ONE], setup, store, folder, CLAIMS).manifest["files"]) == {"one.npz", "two.csv", "claims.json"}
+    assert not (folder / "old.npz").exists()
+
+
+def failing(error):
+    def export(setup, store):
+        raise error
+
+    return export
+
+
+def _raises(results):
+    raise FmlibError("cannot be measured")
+
+
+@pytest.mark.parametrize("held", [[], [ONE], [ONE, TWO]], ids=["nothing", "one", "both"])
+@pytest.mark.parametrize(
+    ("experiment", "claims", "error"),
+    [
+        (replace(TWO, export=failing(FmlibError("no"))), CLAIMS, FmlibError),
+        (replace(TWO, export=failing(RuntimeError("no"))), CLAIMS, RuntimeError),
+        (replace(TWO, export=failing(KeyboardInterrupt())), CLAIMS, KeyboardInterrupt),
+        (TWO, [*CLAIMS, claim("broken", _raises)], FmlibError),
+        (TWO, [*CLAIMS, claim("wrong", lambda results: 1 / 0)], ZeroDivisionError),
+        (replace(TWO, export=exporter("one.npz", SECOND), name="three"), CLAIMS, FmlibError),
+        (replace(TWO, tasks=lambda setup: [toy("new", [4])]), CLAIMS, FmlibError),
+    ],
+    ids=["error", "crash", "stopped", "claim", "measure", "same file", "missing artifact"],
+)
+def test_a_publication_that_fails_leaves_the_folder_as_it_was(setup, store, folder, held, experiment, claims, error):
+    if held:
+        publish(held, setup, store, folder, CLAIMS)
+    chosen = [ONE, experiment]
+    before = files(folder.parent)
+    with pytest.raises(error):
+        publish(chosen, setup, store, folder, claims)
+    assert files(folder.parent) == before
+    assert sorted(folder.parent.glob("*")) == ([folder] if held else [])
+
+
+def test_missing_artifacts_are_named(setup, folder, tmp_path):
+    with pytest.raises(FmlibError, match="3 artifacts are missing, such as shared, first, second: run 'fmlib run'"):
+        publish([replace(ONE, tasks=lambda setup: [FIRST, SECOND])], setup, Store(tmp_path, CPU), folder, CLAIMS)
+
+
+def test_a_folder_of_another_profile_or_seed_is_refused(setup, store, folder):
+    publish([ONE], setup, store, folder, CLAIMS)
     before = files(folder)
-    experiment.publish([second], setup, store, folder)
+    for other in (replace(setup, seed=1), replace(setup, profile=replace(setup.profile, name="laptop"))):
+        with pytest.raises(FmlibError, match="holds profile quick, seed 0: choose another folder"):
+            publish([TWO], other, store, folder, CLAIMS)
     assert files(folder) == before
+
+
+def test_experiments_that_used_a_replaced_artifact_are_published_too_or_not_at_all(setup, store, folder):
+    """A network is trained anew: tables of the old one must not stay beside it."""
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    new = toy("first", [1, 0, 0], (toy("shared", [0, 1]),))
+    store.get(new)
+    changed = replace(ONE, tasks=lambda setup: [new], export=exporter("one.npz", new))
+    before = files(folder)
+    with pytest.raises(FmlibError, match="holds two from artifacts that are replaced now: publish two as well"):
+        publish([changed], setup, store, folder, CLAIMS)
+    assert files(folder) == before
+    other = toy("second", [0.5, 0.7], (toy("shared", [0, 1]),))
+    store.get(other)
+    publish([changed, replace(TWO, tasks=lambda setup: [other])], setup, store, folder, CLAIMS)
+
+
+def test_artifacts_that_only_the_new_publication_uses_replace_nothing(setup, store, folder):
+    """More networks are added, or one that nothing else reads is trained anew."""
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    new = toy("first", [1, 0, 0], (SHARED,))
+    store.get(new)
+    changed = replace(ONE, tasks=lambda setup: [new, FIRST], export=exporter("one.npz", new))
+    assert publish([changed], setup, store, folder, CLAIMS).arrays("one")["correct"].tolist() == [True, False, False]
+    alone = replace(ONE, tasks=lambda setup: [new], export=exporter("one.npz", new))
+    publish([alone], setup, store, folder, CLAIMS)
+
+
+def test_a_damaged_folder_is_not_published_into(setup, store, folder):
+    publish([ONE], setup, store, folder, CLAIMS)
+    (folder / "one.npz").write_bytes(b"cut")
+    with pytest.raises(FmlibError, match=r"one.npz does not match its checksum"):
+        publish([TWO], setup, store, folder, CLAIMS)
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+
+
+def test_claims_can_be_evaluated_again(setup, store, folder):
+    results = publish([ONE, TWO], setup, store, folder, CLAIMS)
+    before = files(folder)
     (folder / "claims.json").write_text("[]")
-    experiment.evaluate_claims(whole)
+    with pytest.raises(FmlibError, match=r"claims.json does not match its checksum"):
+        results.claims()
+    evaluate_claims(results, CLAIMS)
     assert files(folder) == before
-
-
-def test_recipes_apart_are_not_among_all():
-    assert not {experiment.name for experiment in experiments(["all"])} & set(registry.APART)
-    assert experiments([]) == experiments(["all"])
-    assert experiment.home(experiments([]), "quick") == "quick"
+    evaluate_claims(Results.open(folder), CLAIMS[:1])
+    assert list(verdicts(Results.open(folder))) == ["one"]
 
 
 @pytest.mark.slow
-def test_planted_tones_are_found_and_distractors_dropped(tmp_path):
-    setup, store = Setup(profile("quick"), 0, CPU, progress=False), Store(tmp_path, CPU)
-    rows = pd.read_csv(io.BytesIO(EXPERIMENTS["planted"].export(setup, store)["synthetic.csv"]))
-    assert (rows["precision"] >= 0.99).all()
-    assert (rows["recall"] >= 0.8).all()
-    assert (rows["distractors_kept"] == 0).all()
-    assert ((rows["standard"] - rows["masked"]).abs() <= 0.01).all()
-    assert (rows["standard"] > 0.9).all()
+def test_experiments_from_training_to_claims(tmp_path):
+    """Networks and their masks: computed, published and evaluated; what was not computed is said to be so."""
+    setup, store = Setup(small(), 0, CPU, progress=False), Store(tmp_path / "store", CPU)
+    chosen = registry.experiments(["networks", "dataset-masks"])
+    registry.run(chosen, setup, store, workers=1)
+    claims = registry.all_claims()
+    first = publish(chosen, setup, store, tmp_path / "first", claims)
+    publish(chosen, setup, store, tmp_path / "second", claims)
+    assert files(tmp_path / "first") == files(tmp_path / "second")
+    rows = first.claims()
+    assert len(rows) == len({row["id"] for row in rows}) == len(claims)
+    for row in rows:
+        if row["verdict"] == "not computed":
+            assert row["value"] is None
+        elif row["value"] is not None:
+            assert row["low"] <= row["value"] <= row["high"]
+    computed = {row["chapter"] for row in rows if row["verdict"] != "not computed" and row["value"] is not None}
+    assert computed == {"dataset_masks"}
+    masks = first.arrays("dataset_masks")
+    assert masks["A"].shape == (2, 16, 16)
+    assert 0 <= masks["A"].min() <= masks["A"].max() <= 1
+    with pytest.raises(NotComputed):
+        first.arrays("image_masks")
 
 
-KILLED = """
-import sys, torch
+INTERRUPTED = """
+import os, signal, sys, torch
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from fmlib.lab import Lab
-from fmlib.store import SavedState, Store
+from fmlib.pipeline.store import SavedCheckpoint, Store
+from fmlib.studies.shared.setup import Setup
 from conftest import CPU, small
 torch.set_num_threads(1)
-SavedState.due = lambda self: True  # save at every epoch, so that the kill finds a saved state
-lab = Lab(small(epochs=12, mask_epochs=40), 0, CPU, progress=False)
-Store(Path(sys.argv[2]), CPU, say=lambda line: print(line, flush=True)).get(lab.mask("N"))
+kind, saves, save = sys.argv[3], [], SavedCheckpoint.save
+
+def save_and_die(self, state):
+    save(self, state)
+    saves.append(self.path.parent.name)
+    if saves.count(kind) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+SavedCheckpoint.due, SavedCheckpoint.save = lambda self: True, save_and_die  # save at every epoch
+setup = Setup(small(epochs=4, mask_epochs=6), 0, CPU, progress=False)
+Store(Path(sys.argv[2]), CPU, say=lambda line: print(line, flush=True)).get(setup.mask("N"))
 """
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_identical_artifacts(tmp_path):
-    def start(store):
-        words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(store)]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+def test_an_interrupted_run_resumes_to_identical_artifacts(tmp_path):
+    """A run that is killed after two epochs of the network, then after two of the mask."""
 
-    assert start(tmp_path / "whole").wait() == 0
+    def run(store, killed_in):
+        words = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1]), str(tmp_path / store), killed_in]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == (-signal.SIGKILL if killed_in else 0), done.stderr
+        return done.stdout
+
+    assert "resuming" not in run("whole", "")
     for kind in ("network", "mask"):
-        process = start(tmp_path / "killed")
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "killed" / kind).glob("*.part")) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = start(tmp_path / "killed")
-    out, _ = last.communicate()
-    assert last.returncode == 0
-    assert "resuming" in out
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+        run("interrupted", kind)
+        assert list((tmp_path / "interrupted" / kind).glob("*.part"))
+    assert "resuming" in run("interrupted", "")
+    assert files(tmp_path / "interrupted") == files(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Tasks side by side: the same artifacts as one after another, each once, and no process left behind."""
+"""Several workers compute the same artifacts as one, each artifact once, and no process outlives the run."""
 
 import multiprocessing
 import os
@@ -12,25 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import files
 from tqdm import tqdm
 
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline import scheduler
-from fmlib.pipeline.store import Artifact, Store, Task
+from fmlib.pipeline.progress import Progress
+from fmlib.pipeline.store import Artifact, SavedCheckpoint, Store, Task
 
 CPU = torch.device("cpu")
 
 
-def added(number, inputs, saved):
+def add_inputs(number, inputs, checkpoint):
     return Artifact({"sum": np.array(number + sum(int(item.arrays["sum"]) for item in inputs))})
 
 
-def toy(number, *inputs, work=added):
+def toy(number, *inputs, work=add_inputs):
     return Task("toy", f"task {number}", {"number": number}, partial(work, number), inputs)
 
 
-def ladder():
+def diamond():
     """Four tasks, of which the second and third need the first, and the fourth both."""
     first = toy(1)
     middle = toy(2, first), toy(3, first)
@@ -38,28 +40,28 @@ def ladder():
 
 
 def meeting(folder):
-    """Two tasks that both wait for the other to have begun."""
+    """Two tasks, each of which waits until the other has begun."""
 
-    def meet(number, inputs, saved):
+    def meet(number, inputs, checkpoint):
         (folder / str(number)).touch()
         deadline = time.monotonic() + 60
         while len(list(folder.iterdir())) < 2:
             assert time.monotonic() < deadline, "the other never began"
             time.sleep(0.01)
-        return Artifact({"threads": np.array(torch.get_num_threads()), "reduced": np.array(sorted(BFLOAT16))})
+        return Artifact({"threads": np.array(torch.get_num_threads()), "reduced_precision": np.array(sorted(BFLOAT16))})
 
     return [toy(1, work=meet), toy(2, work=meet)]
 
 
 def failing(folder, fail):
-    """A task that fails by `fail()` when the other is at its endless work."""
+    """An endless task, and one that calls `fail` once the first has begun."""
 
-    def fails(number, inputs, saved):
+    def fails(number, inputs, checkpoint):
         while not (folder / "pid").exists():
             time.sleep(0.01)
         fail()
 
-    def endless(number, inputs, saved):
+    def endless(number, inputs, checkpoint):
         tqdm(disable=True)  # as every long task
         write_pid(folder)
         time.sleep(600)
@@ -72,19 +74,23 @@ def write_pid(folder):
     (folder / "draft").rename(folder / "pid")
 
 
-def error():
-    raise FmlibError("a mistake that can be mended")
+def raise_error():
+    raise FmlibError("an error that the user can correct")
 
 
-def fault():
+def raise_bug():
     raise ZeroDivisionError("of the programmer")
 
 
-def death():
+def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def gone(folder):
+def sleep():
+    time.sleep(600)
+
+
+def has_ended(folder):
     """Whether the process that wrote its number into `folder` ends within ten seconds."""
     pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 10
     while time.monotonic() < deadline:
@@ -98,25 +104,40 @@ def gone(folder):
     return False
 
 
-def files(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+class Events(Progress):
+    """Keeps what it is told, as words."""
+
+    def __init__(self):
+        self.words = []
+
+    def planned(self, tasks, workers):
+        self.words.append(f"planned {len(tasks)} for {workers}")
+
+    def started(self, task, resumed):
+        self.words.append(f"{'resumed' if resumed else 'started'} {task.name}")
+
+    def finished(self, task):
+        self.words.append(f"finished {task.name}")
+
+    def failed(self, task):
+        self.words.append(f"failed {task.name}")
 
 
-def test_side_by_side_and_one_after_another_give_the_same_files(tmp_path):
-    said = {1: [], 2: []}
-    for workers, lines in said.items():
+def test_one_worker_and_two_write_the_same_files(tmp_path):
+    for workers in (1, 2):
+        lines = []
         store = Store(tmp_path / str(workers), CPU, say=lines.append)
-        scheduler.compute(ladder, store, workers)
-        assert int(store.get(ladder()[0]).arrays["sum"]) == 4 + (2 + 1) + (3 + 1)
+        scheduler.compute(diamond, store, workers)
+        assert int(store.get(diamond()[0]).arrays["sum"]) == 4 + (2 + 1) + (3 + 1)
         assert lines == [f"computing task {number}" for number in (1, 2, 3, 4)]
-        scheduler.compute(ladder, store, workers)
+        scheduler.compute(diamond, store, workers)
         assert len(lines) == 4  # what is there is not computed again
     assert files(tmp_path / "1") == files(tmp_path / "2")
     assert not multiprocessing.active_children()
 
 
-def test_what_is_there_asks_for_nothing(tmp_path):
-    store, (last,) = Store(tmp_path, CPU), ladder()
+def test_inputs_of_stored_artifacts_are_not_computed(tmp_path):
+    store, (last,) = Store(tmp_path, CPU), diamond()
     assert [task.name for task in scheduler.missing([last], store).values()] == ["task 1", "task 2", "task 3", "task 4"]
     store.put(last.inputs[0], Artifact({"sum": np.array(3)}))
     assert [task.name for task in scheduler.missing([last], store).values()] == ["task 1", "task 3", "task 4"]
@@ -128,38 +149,37 @@ def test_two_workers_work_at_once_and_share_threads_and_precision(tmp_path, monk
     (tmp_path / "met").mkdir()
     plan = partial(meeting, tmp_path / "met")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    monkeypatch.setattr("fmlib.runtime.BFLOAT16", {"cpu", "cuda"})
+    monkeypatch.setattr("fmlib.pipeline.scheduler.BFLOAT16", {"cpu", "cuda"})
     store = Store(tmp_path / "store", CPU)
     scheduler.compute(plan, store, 2)
     for task in plan():
         assert int(store.get(task).arrays["threads"]) == 3
-        assert list(store.get(task).arrays["reduced"]) == ["cpu", "cuda"]
+        assert list(store.get(task).arrays["reduced_precision"]) == ["cpu", "cuda"]
 
 
 @pytest.mark.parametrize(
-    ("fail", "message"), [(error, "can be mended"), (death, "task 2 died.*--workers 1"), (fault, "task 2 died")]
+    ("fail", "message"),
+    [(raise_error, "the user can correct"), (die, "task 2 died.*--workers 1"), (raise_bug, "task 2 died")],
 )
-def test_a_failure_ends_the_others(tmp_path, capfd, fail, message):
+def test_a_failure_ends_all_workers(tmp_path, capfd, fail, message):
+    events = Events()
     with pytest.raises(FmlibError, match=message):
-        scheduler.compute(partial(failing, tmp_path, fail), Store(tmp_path / "store", CPU), 2)
-    assert gone(tmp_path)
-    assert ("ZeroDivisionError: of the programmer" in capfd.readouterr().err) == (fail is fault)
+        scheduler.compute(partial(failing, tmp_path, fail), Store(tmp_path / "store", CPU), 2, events)
+    assert events.words == ["planned 2 for 2", "started task 1", "started task 2", "failed task 2"]
+    assert has_ended(tmp_path)
+    assert ("ZeroDivisionError: of the programmer" in capfd.readouterr().err) == (fail is raise_bug)
 
 
 ORPHANED = """
 import sys
 from functools import partial
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_parallel as at
+sys.path[:0] = sys.argv[1], str(Path(sys.argv[1]).parent)
+import test_scheduler as at
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
-    at.parallel.compute(partial(at.failing, folder, at.endlessly), at.Store(folder / "store", at.CPU), 2)
+    at.scheduler.compute(partial(at.failing, folder, at.sleep), at.Store(folder / "store", at.CPU), 2)
 """
-
-
-def endlessly():
-    time.sleep(600)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
@@ -175,18 +195,90 @@ def test_no_worker_outlives_the_run(tmp_path, ending):
         time.sleep(0.02)
     process.send_signal(ending)
     _, errors = process.communicate(timeout=30)
-    assert gone(tmp_path)
+    assert has_ended(tmp_path)
     if ending == signal.SIGINT:
         assert errors.count("Traceback") == 1  # the run's own, none of a worker
         assert "Warning" not in errors
 
 
+#: Every worker interrupts itself while it imports this script, which is before it has begun to work.
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+if __name__ == "__mp_main__":
+    os.kill(os.getpid(), signal.SIGINT)
+sys.path[:0] = sys.argv[1], str(Path(sys.argv[1]).parent)
+import test_scheduler as at
+if __name__ == "__main__":
+    at.scheduler.compute(at.diamond, at.Store(Path(sys.argv[2]), at.CPU), 2)
+"""
+
+
+def test_workers_ignore_ctrl_c_even_while_they_start(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    result = subprocess.run(
+        [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert Store(tmp_path / "store", CPU).has(diamond()[0])
+
+
+def test_this_process_still_hears_ctrl_c_after_it_has_started_workers(tmp_path):
+    scheduler.compute(diamond, Store(tmp_path, CPU), 2)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+def test_an_observer_hears_of_every_task(tmp_path):
+    store, events = Store(tmp_path, CPU), Events()
+    second = diamond()[0].inputs[0]
+    SavedCheckpoint(store.path(second).with_name(f"{second.key}.part"), CPU).save({})
+    scheduler.compute(diamond, store, 1, events)
+    assert events.words == ["planned 4 for 1"] + [
+        f"{event} task {number}"
+        for number in (1, 2, 3, 4)
+        for event in ("resumed" if number == 2 else "started", "finished")
+    ]
+    events.words.clear()
+    scheduler.compute(diamond, store, 1, events)
+    assert events.words == ["planned 0 for 1"]
+
+
+def test_an_observer_hears_of_every_task_of_several_workers(tmp_path):
+    events = Events()
+    scheduler.compute(diamond, Store(tmp_path, CPU), 2, events)
+    assert events.words[:5] == [
+        "planned 4 for 2",
+        "started task 1",
+        "finished task 1",
+        "started task 2",
+        "started task 3",
+    ]
+    assert sorted(events.words[5:7]) == ["finished task 2", "finished task 3"]
+    assert events.words[7:] == ["started task 4", "finished task 4"]
+
+
+@pytest.mark.parametrize("fail", [raise_error, raise_bug])
+def test_an_observer_hears_of_a_failure(tmp_path, fail):
+    (tmp_path / "pid").touch()
+    events, store = Events(), Store(tmp_path / "store", CPU)
+    with pytest.raises((FmlibError, ZeroDivisionError)):
+        scheduler.compute(lambda: failing(tmp_path, fail)[1:], store, 1, events)
+    assert events.words == ["planned 1 for 1", "started task 2", "failed task 2"]
+
+
 def test_no_workers():
     with pytest.raises(FmlibError, match="at least one worker"):
-        scheduler.compute(ladder, Store(Path("nowhere"), CPU), 0)
+        scheduler.compute(diamond, Store(Path("nowhere"), CPU), 0)
 
 
-def test_two_processes_on_a_processor_of_several_cores_and_one_elsewhere(monkeypatch):
+def test_two_workers_on_a_processor_of_several_cores_and_one_elsewhere(monkeypatch):
     for threads, workers in ((1, 1), (2, 2), (16, 2)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert scheduler.default_workers(CPU) == workers

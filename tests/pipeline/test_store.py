@@ -1,4 +1,4 @@
-"""The store: keys, one computation an artifact, damage found, and kills that leave it whole or absent."""
+"""The store: keys, one computation per artifact, damage is noticed, and a killed run leaves an artifact or none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fmlib.pipeline.store import (
 CPU = torch.device("cpu")
 
 
-def compute_ones(inputs, saved) -> Artifact:
+def compute_ones(inputs, checkpoint) -> Artifact:
     return Artifact({"ones": np.ones(3)})
 
 
@@ -51,7 +51,7 @@ class Counting:
     def __init__(self, artifact: Artifact | None = None, error: Exception | None = None) -> None:
         self.calls, self.artifact, self.error = [], artifact or Artifact({"ones": np.ones(3)}), error
 
-    def __call__(self, inputs, saved) -> Artifact:
+    def __call__(self, inputs, checkpoint) -> Artifact:
         self.calls.append(inputs)
         if self.error:
             raise self.error
@@ -76,8 +76,8 @@ def test_key_follows_what_the_result_depends_on(change):
     assert replace(task(), **change).key != task().key
 
 
-@pytest.mark.parametrize("change", [{"name": "another"}, {"passes": 7.0}, {"compute": print}], ids="".join)
-def test_key_ignores_name_passes_and_compute(change):
+@pytest.mark.parametrize("change", [{"name": "another"}, {"cost": 7.0}, {"compute": print}], ids="".join)
+def test_key_ignores_name_cost_and_compute(change):
     assert replace(task(), **change).key == task().key
 
 
@@ -94,13 +94,13 @@ def test_key_ignores_the_order_of_the_spec():
     assert task({"a": 1, "b": [2, 3]}).key == task({"b": [2, 3], "a": 1}).key
 
 
-def test_needs_come_first_each_once():
+def test_inputs_come_first_each_once():
     data = task({"x": "data"})
     network = task({"x": "network"}, inputs=(data,))
     mask = task({"x": "mask"}, inputs=(network, data))
     last = task({"x": "last"}, inputs=(mask, network, replace(data, name="data by another name")))
     assert [item.spec["x"] for item in with_inputs([mask, last])] == ["data", "network", "mask", "last"]
-    assert [item.spec["x"] for item in with_inputs([last], but=lambda item: item is network)] == [
+    assert [item.spec["x"] for item in with_inputs([last], skip=lambda item: item is network)] == [
         "data",
         "mask",
         "last",
@@ -207,8 +207,8 @@ def test_spec_json_says_what_it_was_made_from(store):
 
 
 def test_only_the_artifact_remains(store):
-    def compute(inputs, saved):
-        saved.save({"epoch": 1})
+    def compute(inputs, checkpoint):
+        checkpoint.save({"epoch": 1})
         return Artifact({"x": np.zeros(1)}, {"w": torch.zeros(1)})
 
     wanted = task(compute=compute)
@@ -301,9 +301,9 @@ def test_an_input_that_raises_stops_what_needs_it(store):
     assert not store.has(wanted)
 
 
-def test_saved_state_comes_back_to_the_next_run_of_the_same_job_only(store):
-    def stops(inputs, saved):
-        saved.save({"epoch": 3, "mask": torch.arange(3.0)})
+def test_a_saved_state_is_loaded_by_the_next_run_of_the_same_task_only(store):
+    def stops(inputs, checkpoint):
+        checkpoint.save({"epoch": 3, "mask": torch.arange(3.0)})
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -311,8 +311,8 @@ def test_saved_state_comes_back_to_the_next_run_of_the_same_job_only(store):
     seen = {}
 
     def looks(name):
-        def compute(inputs, saved):
-            seen[name] = saved.load()
+        def compute(inputs, checkpoint):
+            seen[name] = checkpoint.load()
             return Artifact({})
 
         return compute
@@ -328,7 +328,7 @@ def test_saved_state_comes_back_to_the_next_run_of_the_same_job_only(store):
 
 def test_saved_state_is_due_once_an_interval(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("fmlib.store.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fmlib.pipeline.store.time.monotonic", lambda: now[0])
     saved = SavedCheckpoint(tmp_path / "x.part", CPU, interval=20)
     due = []
     for now[0] in (100.0, 119.9, 120.0, 150.0):
@@ -395,13 +395,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fmlib import engine
-from fmlib.config import MaskSpec
-from fmlib.masks import learn_masks
-from fmlib.store import Artifact, Task, Store
+from fmlib.core import mask_optimizer
+from fmlib.core.config import MaskSpec
+from fmlib.core.masks import learn_masks
+from fmlib.pipeline.store import Artifact, Task, Store
 
 torch.set_num_threads(1)
-engine.CHECKED = 1  # a state may be saved after every step
+mask_optimizer.CHECKED = 1  # a state may be saved after every step
 root = Path(sys.argv[1])
 
 
@@ -411,13 +411,13 @@ class Linear(torch.nn.Module):
         return torch.stack((flat[:, ::2].sum(1), flat[:, 1::2].sum(1)), 1)
 
 
-def compute(inputs, saved):
-    saved.interval = 0
+def compute(inputs, checkpoint):
+    checkpoint.interval = 0
     images = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     model = Linear()
     spec = MaskSpec(lr=0.1, epochs=4, batch=2)
     index = torch.tensor([0, 0, 0, 1, 1, 1])
-    found = learn_masks(model, images, index, index, spec, seed=0, checkpoint=saved, progress=False)
+    found = learn_masks(model, images, index, index, spec, seed=0, checkpoint=checkpoint, progress=False)
     return Artifact({"half": found.half.numpy()}, {"weight": torch.ones(2)}, {"epochs": found.epochs.tolist()})
 
 
@@ -466,7 +466,7 @@ def killed(tmp_path_factory):
     """The stores of runs killed at every write and then finished, and the script's account of them."""
     root = tmp_path_factory.mktemp("killed")
     (root / "script.py").write_text(KILLED)
-    repository = Path(__file__).parents[1]
+    repository = Path(__file__).parents[2]
     result = subprocess.run(
         [sys.executable, str(root / "script.py"), str(root)],
         capture_output=True,

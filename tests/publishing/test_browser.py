@@ -119,7 +119,7 @@ def test_keyboard_focus_is_seen(address, visit):
 def test_the_home_page_has_three_doors(address, visit):
     page = visit(f"{address}/intro.html").page
     doors = {card.locator(".sd-card-title").inner_text(): card for card in page.locator(".sd-card").all()}
-    for title, target in (("Read", "dataset_masks"), ("Play", "lab"), ("Reproduce", "how_to_run")):
+    for title, target in (("Read", "dataset_masks"), ("Play", "playground"), ("Reproduce", "how_to_run")):
         assert doors[title].locator("a").get_attribute("href") == f"{target}.html"
 
 

@@ -1,4 +1,4 @@
-"""The book: committed chapters are fresh and clean, every chapter executes, and a missing number breaks the build."""
+"""The book: committed chapters are up to date, every chapter executes, and a missing number breaks the build."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from conftest import small
 
 import fmlib
 from fmlib.core.errors import FmlibError
-from fmlib.pipeline import experiment
-from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.pipeline.experiment import publish
+from fmlib.pipeline.results import PUBLISHED, Results, manifest_text
 from fmlib.pipeline.store import Store
-from fmlib.publishing import build, status
+from fmlib.publishing import build, provenance, status
 from fmlib.studies import registry
 from fmlib.studies.shared.setup import Setup
 
@@ -29,11 +29,11 @@ def notebook(request):
     return nbformat.read(request.param, as_version=4)
 
 
-def test_no_chapter_is_stale():
-    assert build.stale() == [], "run 'fmlib book --publish'"
+def test_no_chapter_is_out_of_date():
+    assert build.stale() == [], "run 'fmlib book publish'"
 
 
-def test_an_edit_makes_a_chapter_stale(tmp_path):
+def test_an_edit_makes_a_chapter_out_of_date(tmp_path):
     copy = tmp_path / CHAPTERS[0].name
     shutil.copy(CHAPTERS[0], copy)
     before = status.freshness(copy)
@@ -41,6 +41,31 @@ def test_an_edit_makes_a_chapter_stale(tmp_path):
     edited.cells[-1].source += " More."
     nbformat.write(edited, copy)
     assert status.freshness(copy) != before
+
+
+def test_an_edit_anywhere_in_the_library_makes_chapters_out_of_date(tmp_path, monkeypatch):
+    for name in ("fmlib/core/masks.py", "fmlib/studies/dataset_masks/claims.toml", "data/results/laptop/manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    (tmp_path / "fmlib" / "published").symlink_to(tmp_path / "data" / "results")
+    monkeypatch.setattr(status, "ROOT", tmp_path)
+    monkeypatch.setattr(status, "PUBLISHED", tmp_path / "data" / "results")
+    before = status.freshness(CHAPTERS[0])
+    for path in status.sources():
+        path.write_text("2")
+        after = status.freshness(CHAPTERS[0])
+        assert after != before, path
+        before = after
+    (tmp_path / "data" / "results" / "laptop" / "module.py").write_text("3")  # found through the link, if followed
+    assert status.freshness(CHAPTERS[0]) == before
+
+
+def test_chapters_depend_on_every_module_claim_and_manifest():
+    sources = set(status.sources())
+    library = build.ROOT / "fmlib"
+    assert sources >= {library / "core" / "masks.py", library / "studies" / "dataset_masks" / "claims.toml"}
+    assert {PUBLISHED / profile / "manifest.json" for profile in ("laptop", "paper")} <= sources
+    assert not [path for path in sources if "published" in path.parts]
 
 
 def test_cells_keep_the_house_rules(notebook):
@@ -61,10 +86,12 @@ def test_every_figure_has_alternative_text(notebook):
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
 
 
-def test_every_caption_says_what_to_see(notebook):
+def test_every_caption_begins_with_a_finding_and_goes_on_with_what_is_shown(notebook):
     for cell in notebook.cells:
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
-            assert re.search(r"[.)] See [^.]{10,}", figure["caption"]), figure["name"]
+            caption = provenance.plain_caption(figure["caption"])
+            assert re.fullmatch(r"[A-Z].{30,}\. [A-Z].{20,}\.", caption), figure["name"]
+            assert not re.search(r"\bSee\b", caption), figure["name"]
 
 
 def test_outputs_hold_no_paths(notebook):
@@ -78,8 +105,8 @@ def results(tmp_path_factory):
     place = tmp_path_factory.mktemp("results")
     setup = Setup(small(), 0, torch.device("cpu"), progress=False)
     store = Store(place / "store", setup.device)
-    experiment.run(registry.experiments([]), setup, store)
-    return experiment.publish(registry.experiments([]), setup, store, place / "quick")
+    registry.run(registry.experiments(), setup, store)
+    return publish(registry.experiments(), setup, store, place / "quick", registry.all_claims())
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +124,22 @@ def test_every_chapter_executes_and_the_book_builds(pages):
 
 
 def links(page):
-    """Addresses that a made-by line or the status page leads to, without those of other sites."""
+    """Addresses to which source lines and the status page link, without those of other sites."""
     parts = re.findall(
-        r'<p class="made-by">.*?</p>|<section id="experiment-.*?</section>|<table .*?</table>', page, re.DOTALL
+        r'<details class="source">.*?</details>|<section id="experiment-.*?</section>|<table .*?</table>',
+        page,
+        re.DOTALL,
     )
     return [address for part in parts for address in re.findall('href="([^"]*)"', part) if "://" not in address]
 
 
 @pytest.mark.slow
-def test_made_by_lines_lead_to_files_and_recipes(pages, results):
-    """Under each figure and table; what they lead to is in the folder of the pages, and is what was published."""
+def test_source_lines_link_to_files_and_experiments(pages, results):
+    """They stand under each figure and table; what they link to is among the pages, and is what was published."""
     for path in CHAPTERS:
         page = (pages / f"{path.stem}.html").read_text()
         declaring = [cell for cell in nbformat.read(path, as_version=4).cells if "made_from" in cell.metadata]
-        assert page.count('<p class="made-by">') == len(declaring), path.stem
+        assert page.count('<details class="source">') == len(declaring), path.stem
         for address in links(page):
             name, _, anchor = address.partition("#")
             assert (pages / name).is_file(), address
@@ -121,15 +150,15 @@ def test_made_by_lines_lead_to_files_and_recipes(pages, results):
 
 
 @pytest.mark.slow
-def test_a_made_by_line_stands_below_its_caption(pages):
+def test_a_source_line_stands_below_its_caption(pages):
     page = (pages / "dataset_masks.html").read_text()
     figure = page.split('id="figure-masks"')[1].split("</figure>")[0]
-    assert figure.index("The dataset masks (top)") < figure.index('<p class="made-by">made by: chapter dataset_masks')
+    assert figure.index("The dataset masks (top)") < figure.index("<summary>Source</summary><p>chapter dataset_masks")
     assert page.count('id="figure-masks"') == 1
 
 
 @pytest.mark.slow
-def test_the_status_page_tells_of_the_built_chapters(pages, results):
+def test_the_status_page_lists_the_built_chapters(pages, results):
     page = (pages / "status.html").read_text()
     for path in CHAPTERS:
         row = page.split(f'<td><a href="{path.stem}.html">')
@@ -137,7 +166,7 @@ def test_the_status_page_tells_of_the_built_chapters(pages, results):
         if path.stem != build.STATUS:
             record = status.records(pages.parent.parent / "book")[pages.parent.parent / "book" / path.name]
             cells = re.findall("<td>(.*?)</td>", row[1].split("</tr>")[0])
-            assert cells[:3] == ["fresh", results.profile, str(record["seconds"])]
+            assert cells[:3] == ["up to date", results.profile, str(record["seconds"])]
             assert f"torch {torch.__version__}" in cells[3]
 
 
@@ -148,9 +177,9 @@ def test_deleting_one_row_breaks_the_build(results, tmp_path, monkeypatch):
     rows = [row for row in results.claims() if row["id"] != "N.robust"]
     content = json.dumps(rows).encode()
     (folder / "claims.json").write_bytes(content)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = Results.open(folder).manifest
     manifest["files"]["claims.json"] = hashlib.sha256(content).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(manifest_text(manifest))
     monkeypatch.setattr(build, "BUILD", tmp_path / "build")
     monkeypatch.setattr(build, "notebooks", lambda: [build.BOOK / "intro.ipynb"])  # which quotes it; the others stay
     with pytest.raises(FmlibError, match=r"N\.robust"):
@@ -172,15 +201,15 @@ def test_every_chapter_can_be_launched_on_colab(pages):
 def test_every_row_of_the_ledger_leads_to_its_figure(results, pages):
     ledger = (pages / "ledger.html").read_text()
     for row in results.claims():
-        assert f'href="{row["chapter"]}.html#{row["anchor"]}"' in ledger
-        assert f'id="{row["anchor"]}"' in (pages / f"{row['chapter']}.html").read_text(), row["id"]
+        assert f'href="{row["chapter"]}.html#{row["figure"]}"' in ledger
+        assert f'id="{row["figure"]}"' in (pages / f"{row['chapter']}.html").read_text(), row["id"]
 
 
 def test_the_readme_quotes_the_published_rows():
     page = (build.ROOT / "README.md").read_text()
-    assert page == build.readme(page, Results.open(PUBLISHED / build.SHOWN)), "run 'fmlib book --publish'"
+    assert page == build.readme(page, Results.open(PUBLISHED / build.SHOWN)), "run 'fmlib book publish'"
     changed = Results.open(PUBLISHED / build.SHOWN)
-    changed.claims = lambda: [row | {"value": row["value"] + 1} for row in Results.claims(changed)]
+    changed.claims = lambda: [row | {"value": 1 + (row["value"] or 0)} for row in Results.claims(changed)]
     assert page != build.readme(page, changed)
 
 
@@ -216,3 +245,8 @@ def test_a_chapter_without_parameters_is_refused(tmp_path):
     nbformat.write(notebook, tmp_path / "bare.ipynb")
     with pytest.raises(FmlibError, match="'parameters'"):
         build.execute(tmp_path / "bare.ipynb", Results.open(PUBLISHED / build.SHOWN), tmp_path)
+
+
+def test_colab_cell_reads_the_address_from_the_settings():
+    assert "github.com" in build.colab_source()
+    assert "torch" not in build.colab_source().split("git+")[1]

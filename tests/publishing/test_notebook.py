@@ -68,8 +68,8 @@ def test_a_profile_that_lacks_photographs_says_what_to_do(monkeypatch, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_notebook_shows_a_mistake_in_one_line(capsys):
-    InteractiveShell().run_cell("from fmlib import chapters\nchapters.load('huge')")
+def test_a_notebook_shows_an_error_in_one_line(capsys):
+    InteractiveShell().run_cell("from fmlib.publishing import notebook\nnotebook.load('huge')")
     (line,) = capsys.readouterr().out.strip().splitlines()
     assert line.startswith("fmlib: unknown profile 'huge'")
 

@@ -1,4 +1,4 @@
-"""The laboratory page: its file, its agreement with torch in a real browser, and what a reader does there."""
+"""The playground page: its file, its agreement with torch in a real browser, and its use."""
 
 import statistics
 from dataclasses import replace
@@ -31,8 +31,8 @@ RESULTS = Results.open(PUBLISHED / build.SHOWN)
 
 def test_the_committed_files_are_those_of_the_published_results():
     for name, content in playground.files(RESULTS).items():
-        if name != "still.png":  # drawn by whichever fonts a machine has
-            assert (playground.FOLDER / name).read_bytes() == content, "run 'fmlib book --publish'"
+        if name != "preview.png":  # drawn with the fonts of the machine
+            assert (playground.FOLDER / name).read_bytes() == content, "run 'fmlib book publish'"
 
 
 def test_the_file_is_at_most_two_megabytes():
@@ -63,25 +63,25 @@ def test_what_is_imported_comes_first():
 
 
 @pytest.fixture
-def lab(visit, address):
-    """The laboratory, served and ready."""
-    return ready(visit(f"{address}/lab.html"))
+def served(visit, address):
+    """The playground, served and ready."""
+    return ready(visit(f"{address}/playground.html"))
 
 
 def ready(found):
-    found.page.wait_for_selector("#laboratory:not([hidden])")
-    found.page.wait_for_function("document.getElementById('laboratory').dataset.answered > 0")
+    found.page.wait_for_selector("#playground:not([hidden])")
+    found.page.wait_for_function("document.getElementById('playground').dataset.answered > 0")
     return found
 
 
-ASK = """async (questions) => {
-  const { Engine } = await import("./_static/lab/engine.mjs");
-  const engine = new Engine("./_static/lab/worker.mjs", (message) => { throw new Error(message); });
-  const binary = await (await fetch("_static/lab/networks.bin")).arrayBuffer();
-  await engine.ask("open", { binary });
+ASK = """async (requests) => {
+  const { Client } = await import("./_static/playground/client.mjs");
+  const client = new Client("./_static/playground/worker.mjs", (message) => { throw new Error(message); });
+  const binary = await (await fetch("_static/playground/networks.bin")).arrayBuffer();
+  await client.ask("open", { binary });
   const answers = [];
-  for (const { kind, pixels, ...rest } of questions) {
-    const found = await engine.ask(kind, { ...rest, pixels: Float64Array.from(pixels, (value) => value / 255) });
+  for (const { kind, pixels, ...rest } of requests) {
+    const found = await client.ask(kind, { ...rest, pixels: Float64Array.from(pixels, (value) => value / 255) });
     for (const name in found) if (ArrayBuffer.isView(found[name])) found[name] = [...found[name]];
     answers.push(found);
   }
@@ -90,16 +90,16 @@ ASK = """async (questions) => {
 
 
 def thirty_photographs():
-    """uint8 (30, 64, 64): twenty of the validation set, scikit-learn's two, and eight cut from those."""
+    """uint8 (30, 64, 64): twenty of the validation set, scikit-learn's two, and eight crops of those."""
     samples = (RESULTS.arrays("samples")["x"].reshape(20, 64, 64).astype(np.float64) * 255).round().astype(np.uint8)
     own = [sample_image(name, size)[0] for name in playground.PHOTOGRAPHS for size in (64, 96, 128, 192, 256)]
     return np.concatenate([samples, np.stack([one[-64:, -64:].numpy() for one in own])])
 
 
-#: World -> its profile, the files of its networks, and pictures.
-WORLDS = {
+#: Data set -> its profile, the files of its networks, and pictures.
+DATASETS = {
     "photographs": ("laptop", "network_{}.safetensors", thirty_photographs),
-    "planted": (
+    "synthetic": (
         "quick",
         "synthetic_network_{}.safetensors",
         lambda: make_synthetic(SyntheticSpec()).validation.images[:20, 0].numpy(),
@@ -109,17 +109,17 @@ WORLDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", "NA")
-@pytest.mark.parametrize("world", WORLDS)
-def test_probabilities_and_gradients_are_those_of_torch(lab, world, regime):
-    name, file, make = WORLDS[world]
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime):
+    name, file, make = DATASETS[dataset]
     model = playground.network(RESULTS, file.format(regime), profile(name))
     pictures = make()
     labels = torch.arange(len(pictures)) % 5
     asked = [
-        {"kind": "slope", "name": world, "regime": regime, "label": label, "pixels": picture.ravel().tolist()}
+        {"kind": "gradient", "name": dataset, "regime": regime, "label": label, "pixels": picture.ravel().tolist()}
         for picture, label in zip(pictures, labels.tolist(), strict=True)
     ]
-    answers = lab.page.evaluate(ASK, asked)
+    answers = served.page.evaluate(ASK, asked)
     pixels = (torch.from_numpy(pictures).double()[:, None] / 255).requires_grad_()
     with torch.no_grad():
         probabilities = model(pixels.float()).softmax(1)
@@ -128,21 +128,21 @@ def test_probabilities_and_gradients_are_those_of_torch(lab, world, regime):
 
     losses = cross_entropy(playground.rounded(model).double()(pixels), labels, reduction="none")
     (gradients,) = torch.autograd.grad(losses.sum(), pixels)
-    apart = torch.tensor([answer["gradient"] for answer in answers], dtype=torch.float64) - gradients.flatten(1)
-    assert (apart.norm(dim=1) / gradients.flatten(1).norm(dim=1)).max() < 1e-3
+    difference = torch.tensor([answer["gradient"] for answer in answers], dtype=torch.float64) - gradients.flatten(1)
+    assert (difference.norm(dim=1) / gradients.flatten(1).norm(dim=1)).max() < 1e-3
     np.testing.assert_allclose([answer["loss"] for answer in answers], losses.detach(), rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_masks_are_those_of_the_library(lab):
+def test_masks_are_those_of_the_library(served):
     picture = make_synthetic(SyntheticSpec()).validation.images[:1]
     found = profile("quick")
     model = playground.rounded(playground.network(RESULTS, "synthetic_network_N.safetensors", found))
     spec = ImageMaskSpec(lr=0.03, epochs=400)
-    options = {name: getattr(spec, name) for name in ("penalty", "clip", "memory", "patience", "still", "calm")}
-    asked = {"kind": "learn", "name": "planted", "regime": "N", "pixels": picture.flatten().tolist()}
-    asked["options"] = options | {"rate": spec.lr}
-    first, last = lab.page.evaluate(ASK, [asked | {"most": 1}, asked | {"most": spec.epochs}])
+    options = {name: getattr(spec, name) for name in playground.LEARNING}
+    asked = {"kind": "learn", "name": "synthetic", "regime": "N", "pixels": picture.flatten().tolist()}
+    asked["options"] = options | {"lr": spec.lr}
+    first, last = served.page.evaluate(ASK, [asked | {"maxSteps": 1}, asked | {"maxSteps": spec.epochs}])
 
     pixels = picture.float() / 255
     label, index, centre = model(pixels).argmax(1), torch.zeros(1).long(), found.network.mean
@@ -151,7 +151,7 @@ def test_masks_are_those_of_the_library(lab):
         return learn_masks(model, pixels, label, index, one, seed=0, centre=centre, progress=False).half[0]
 
     np.testing.assert_allclose(first["half"], learned(replace(spec, epochs=1)).flatten(), atol=1e-5)
-    # Rounding turns the signs of tiny gradients, so the paths part; where they lead is the same.
+    # Rounding changes the signs of tiny gradients, so the paths differ; they lead to the same mask.
     here, there = torch.tensor(last["half"]).view(32, 17), learned(spec)
     assert l1_share(here, 32) == pytest.approx(float(l1_share(there, 32)), abs=0.005)
     assert np.corrcoef(here.flatten(), there.flatten())[0, 1] > 0.98
@@ -159,11 +159,11 @@ def test_masks_are_those_of_the_library(lab):
     np.testing.assert_allclose(last["filtered"], filtered.flatten(), atol=1e-4)
 
 
-def test_an_attack_stays_in_its_ball_and_turns_the_network(lab):
+def test_an_attack_stays_in_its_ball_and_changes_the_prediction(served):
     picture = sample_image("china", 64).flatten()
     options = {"epsilon": 0.0136, "step": 0.0017, "steps": 10, "seed": 1}
     asked = {"name": "photographs", "regime": "N", "pixels": picture.tolist()}
-    (attack,) = lab.page.evaluate(ASK, [asked | {"kind": "attack", "options": options}])
+    (attack,) = served.page.evaluate(ASK, [asked | {"kind": "attack", "options": options}])
     attacked, pixels = np.array(attack["attacked"]), picture.numpy() / 255
     assert np.abs(attacked - pixels).max() <= options["epsilon"] + 1e-12
     assert attacked.min() >= 0
@@ -173,26 +173,26 @@ def test_an_attack_stays_in_its_ball_and_turns_the_network(lab):
     assert before != after
 
 
-# ---------------------------------------------------------------------------------------------- what a reader does
+# ---------------------------------------------------------------------------------------------- use of the page
 
 
 def answers(page):
-    """The table's numbers: rows classes; columns N's picture, N behind the mask, A's picture, A behind the mask."""
+    """The table's numbers: one row per class; columns N unmasked, N masked, A unmasked, A masked."""
     return np.array(
         [[float(cell) for cell in row.split("\t")[1:]] for row in page.inner_text("#answers tbody").splitlines()]
     )
 
 
 def after(page, act):
-    """What `act` does, then the wait for the networks' answer; milliseconds of both, by the page's clock."""
-    before = page.evaluate("[Number(document.getElementById('laboratory').dataset.answered), performance.now()]")
+    """Call `act` and wait for the networks' answer; milliseconds of both, by the page's clock."""
+    before = page.evaluate("[Number(document.getElementById('playground').dataset.answered), performance.now()]")
     act()
-    page.wait_for_function(f"Number(document.getElementById('laboratory').dataset.answered) > {before[0]}", polling=5)
+    page.wait_for_function(f"Number(document.getElementById('playground').dataset.answered) > {before[0]}", polling=5)
     return page.evaluate("performance.now()") - before[1]
 
 
 def spot(page, dx=0.0, dy=0.0):
-    """A place on the spectrum, from its middle, in shares of its side."""
+    """A position on the spectrum: distance from its middle, as shares of its side."""
     page.locator("#spectrum").scroll_into_view_if_needed()
     box = page.locator("#spectrum").bounding_box()
     return box["x"] + box["width"] * (0.5 + dx), box["y"] + box["height"] * (0.5 + dy)
@@ -204,7 +204,7 @@ def kept(page):
 
 def test_from_the_home_page_to_a_painted_mask(visit, address):
     found = visit(f"{address}/intro.html")
-    found.page.get_by_role("link", name="laboratory").last.click()
+    found.page.get_by_role("link", name="playground").last.click()
     page = ready(found).page
     after(page, lambda: page.click("#none"))
     assert kept(page) == 0
@@ -221,22 +221,22 @@ def test_from_the_home_page_to_a_painted_mask(visit, address):
     assert found.outside == []
 
 
-def test_a_stroke_is_answered_within_a_tenth_of_a_second(lab):
-    page = lab.page
+def test_a_stroke_is_answered_within_a_tenth_of_a_second(served):
+    page = served.page
     after(page, lambda: page.click("#none"))
     stroke = """async ([x, y]) => {
-      const [canvas, lab] = ["spectrum", "laboratory"].map((name) => document.getElementById(name));
-      const before = lab.dataset.answered, begun = performance.now();
+      const [canvas, page] = ["spectrum", "playground"].map((name) => document.getElementById(name));
+      const before = page.dataset.answered, begun = performance.now();
       canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y, buttons: 1 }));
-      while (lab.dataset.answered === before) await new Promise((resolve) => setTimeout(resolve, 1));
+      while (page.dataset.answered === before) await new Promise((resolve) => setTimeout(resolve, 1));
       return performance.now() - begun;
     }"""
     took = [page.evaluate(stroke, list(spot(page, 0.02 * n, 0.05))) for n in range(15)]
-    assert min(took) < 100  # the others may wait for other work on this machine
+    assert min(took) < 100  # other measurements may wait for other work of the machine
 
 
-def test_painting_by_keyboard(lab):
-    page = lab.page
+def test_painting_by_keyboard(served):
+    page = served.page
     after(page, lambda: page.click("#none"))
     page.focus("#spectrum")
     for key in ("ArrowRight", "ArrowUp"):
@@ -251,23 +251,23 @@ def test_painting_by_keyboard(lab):
     assert kept(page) == 0
 
 
-def test_bands_and_learned_masks(lab):
-    page = lab.page
+def test_bands_and_learned_masks(served):
+    page = served.page
     after(page, lambda: page.fill("#outer", "0.3"))
     inside = kept(page)
     assert 0 < inside < 100 * 3.15 * 0.3**2 / 2 * 1.2  # a disc of .3 of the corner's radius
     after(page, lambda: page.fill("#width", "20"))
     assert 0 < kept(page) < inside / 3
-    after(page, lambda: page.click("#lay"))
+    after(page, lambda: page.click("#apply"))
     share = 100 * RESULTS.arrays("dataset_masks")["N"][0].mean()
     assert kept(page) == pytest.approx(share, abs=0.06)
     clean = answers(page)
     assert (clean[:, 0].argmax(), clean[:, 2].argmax()) == (clean[:, 1].argmax(), clean[:, 3].argmax())
-    after(page, lambda: page.click("#lay-complement"))
+    after(page, lambda: page.click("#apply-complement"))
     assert np.abs(answers(page) - clean)[:, 1].max() > 20
 
 
-#: From now on, note how many milliseconds the page lets pass between two turns of a timer.
+#: Record the milliseconds between two calls of a timer of the page.
 NOTE_PAUSES = """() => {
   let last = performance.now();
   globalThis.pauses = [];
@@ -279,13 +279,13 @@ NOTE_PAUSES = """() => {
 
 
 @pytest.mark.slow
-def test_learning_is_live_and_can_be_stopped(lab):
-    page = lab.page
+def test_learning_is_live_and_can_be_stopped(served):
+    page = served.page
     page.evaluate(NOTE_PAUSES)
     page.click("#learn")
-    page.wait_for_function(r"/Step [1-9]\d\d/.test(document.getElementById('laboratory-status').textContent)")
-    says = page.inner_text("#laboratory-status").split()
-    assert float(says[2]) >= 8  # steps a second
+    page.wait_for_function(r"/Step [1-9]\d\d/.test(document.getElementById('playground-status').textContent)")
+    says = page.inner_text("#playground-status").split()
+    assert float(says[2]) >= 8  # steps per second
     assert statistics.median(page.evaluate("pauses")) < 50  # learning is the worker's work
     page.click("#learn")
     assert page.inner_text("#learn") == "Learn the mask"
@@ -295,20 +295,20 @@ def test_learning_is_live_and_can_be_stopped(lab):
 
 
 @pytest.mark.slow
-def test_a_planted_tone_is_found(lab):
-    page = lab.page
-    after(page, lambda: page.select_option("#picture", "planted tone-1"))
+def test_a_synthetic_tone_is_found(served):
+    page = served.page
+    after(page, lambda: page.select_option("#picture", "synthetic tone-1"))
     page.click("#learn")
     page.wait_for_function(
-        "document.getElementById('laboratory-status').textContent.startsWith('Done')", timeout=60_000
+        "document.getElementById('playground-status').textContent.startsWith('Done')", timeout=60_000
     )
     assert kept(page) < 2
     result = answers(page)
     assert result[:, 0].argmax() == result[:, 1].argmax() == 0
 
 
-def test_attack_undo_and_the_way_back_behind_a_mask(lab):
-    page = lab.page
+def test_attack_and_undo(served):
+    page = served.page
     clean = answers(page)
     after(page, lambda: page.click("#attack"))
     page.wait_for_function("document.getElementById('original-says').textContent.includes('attacked')")
@@ -320,25 +320,25 @@ def test_attack_undo_and_the_way_back_behind_a_mask(lab):
     assert (answers(page) == clean).all()
 
 
-def test_two_masks_are_compared(lab):
-    page = lab.page
-    after(page, lambda: page.click("#lay"))
+def test_two_masks_are_compared(served):
+    page = served.page
+    after(page, lambda: page.click("#apply"))
     page.click("#keep")
     page.select_option("#learned", "A")
-    after(page, lambda: page.click("#lay"))
+    after(page, lambda: page.click("#apply"))
     lines = page.inner_text("#energies-says").splitlines()
     shares = [100 * RESULTS.arrays("dataset_masks")[one][0].mean() for one in "NA"]
     assert [float(line.split(":")[1].split("%")[0]) for line in lines] == pytest.approx(shares, abs=0.06)
 
 
 def test_a_link_keeps_the_state(visit, address):
-    first = ready(visit(f"{address}/lab.html", permissions=["clipboard-read", "clipboard-write"])).page
+    first = ready(visit(f"{address}/playground.html", permissions=["clipboard-read", "clipboard-write"])).page
     after(first, lambda: first.select_option("#picture", "photographs flower"))
-    after(first, lambda: first.click("#lay"))
+    after(first, lambda: first.click("#apply"))
     after(first, lambda: first.click("#attack"))
     first.wait_for_timeout(300)
     first.click("#link")
-    first.wait_for_function("document.getElementById('laboratory-status').textContent === 'The link is copied.'")
+    first.wait_for_function("document.getElementById('playground-status').textContent === 'The link is copied.'")
     second = ready(visit(first.evaluate("navigator.clipboard.readText()"))).page
     second.wait_for_function("document.getElementById('original-says').textContent.includes('attacked')")
     second.wait_for_timeout(500)
@@ -346,14 +346,14 @@ def test_a_link_keeps_the_state(visit, address):
     assert kept(first) == kept(second)
 
 
-def test_a_picture_of_ones_own_is_read_and_kept_in_the_link(visit, address, tmp_path):
+def test_an_uploaded_picture_is_read_and_kept_in_the_link(visit, address, tmp_path):
     Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (200, 1))).convert("RGB").save(tmp_path / "ramp.png")
-    found = ready(visit(f"{address}/lab.html", permissions=["clipboard-read", "clipboard-write"]))
+    found = ready(visit(f"{address}/playground.html", permissions=["clipboard-read", "clipboard-write"]))
     after(found.page, lambda: found.page.set_input_files("#upload", tmp_path / "ramp.png"))
     found.page.wait_for_function("document.getElementById('original-says').textContent === 'Your picture'")
     found.page.wait_for_timeout(300)
     found.page.click("#link")
-    found.page.wait_for_function("document.getElementById('laboratory-status').textContent === 'The link is copied.'")
+    found.page.wait_for_function("document.getElementById('playground-status').textContent === 'The link is copied.'")
     again = ready(visit(found.page.evaluate("navigator.clipboard.readText()"))).page
     again.wait_for_function("document.getElementById('original-says').textContent === 'Your picture'")
     again.wait_for_timeout(500)
@@ -362,8 +362,8 @@ def test_a_picture_of_ones_own_is_read_and_kept_in_the_link(visit, address, tmp_
 
 
 def test_it_works_from_disk(visit, site):
-    found = ready(visit(f"file://{site}/lab.html"))
-    after(found.page, lambda: found.page.click("#lay"))
+    found = ready(visit(f"file://{site}/playground.html"))
+    after(found.page, lambda: found.page.click("#apply"))
     assert found.errors == []
     assert found.outside == []
 
@@ -371,28 +371,28 @@ def test_it_works_from_disk(visit, site):
 # ---------------------------------------------------------------------------------------------- what can go wrong
 
 
-def test_files_that_are_no_pictures_and_huge_ones(lab, tmp_path):
-    page = lab.page
+def test_files_that_are_no_pictures_and_huge_ones(served, tmp_path):
+    page = served.page
     before = answers(page)
     (tmp_path / "notes.png").write_text("no picture")
     Image.new("1", (9000, 9000)).save(tmp_path / "wide.png")
     (tmp_path / "heavy.png").write_bytes(bytes(41_000_000))
     for name, complaint in (("notes", "no picture"), ("wide", "too large"), ("heavy", "too large")):
         page.set_input_files("#upload", tmp_path / f"{name}.png")
-        page.wait_for_function(f"document.getElementById('laboratory-message').textContent.includes('{complaint}')")
-        assert page.is_visible("#laboratory-message")
+        page.wait_for_function(f"document.getElementById('playground-message').textContent.includes('{complaint}')")
+        assert page.is_visible("#playground-message")
     assert (answers(page) == before).all()
-    after(page, lambda: page.click("#lay"))
+    after(page, lambda: page.click("#apply"))
 
 
 def test_a_damaged_link(visit, address):
     for end, complaint in (
         ("mask=%%%", "damaged"),
-        ("world=none&picture=x&mask=AA", "damaged"),
-        ("world=none&mask=AwA", "edition"),
+        ("dataset=none&picture=x&mask=AA", "damaged"),
+        ("dataset=none&mask=AwA", "edition"),
     ):
-        page = ready(visit(f"{address}/lab.html#{end}")).page
-        page.wait_for_function(f"document.getElementById('laboratory-message').textContent.includes('{complaint}')")
+        page = ready(visit(f"{address}/playground.html#{end}")).page
+        page.wait_for_function(f"document.getElementById('playground-message').textContent.includes('{complaint}')")
         assert kept(page) == 100
 
 
@@ -401,26 +401,26 @@ def test_a_file_of_networks_cut_short(browser, address, length):
     page = browser.new_page()
     whole = (playground.FOLDER / "networks.bin").read_bytes()
     page.route("**/networks.bin", lambda route: route.fulfill(body=whole[:length]))
-    page.goto(f"{address}/lab.html")
+    page.goto(f"{address}/playground.html")
     page.get_by_text("build the book again").wait_for()
-    assert page.is_visible("#figure-laboratory")
-    assert page.is_hidden("#laboratory")
+    assert page.is_visible("#figure-playground")
+    assert page.is_hidden("#playground")
     page.close()
 
 
 def test_without_workers(browser, address):
     page = browser.new_page()
     page.add_init_script("delete globalThis.Worker")
-    page.goto(f"{address}/lab.html")
+    page.goto(f"{address}/playground.html")
     page.get_by_text("needs Web Workers").wait_for()
-    assert page.is_visible("#figure-laboratory")
+    assert page.is_visible("#figure-playground")
     page.close()
 
 
 def test_without_javascript(browser, address):
     page = browser.new_context(java_script_enabled=False).new_page()
-    page.goto(f"{address}/lab.html")
-    assert page.is_visible("#figure-laboratory")
+    page.goto(f"{address}/playground.html")
+    assert page.is_visible("#figure-playground")
     assert page.get_by_text("needs JavaScript").is_visible()
-    assert page.is_hidden("#laboratory")
+    assert page.is_hidden("#playground")
     page.context.close()

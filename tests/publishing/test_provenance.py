@@ -1,7 +1,6 @@
-"""Provenance: every figure and table says what it is made from, says so truly, and its line agrees with the results."""
+"""Provenance: every figure and table declares its files correctly, and its source line agrees with the results."""
 
 import copy
-import json
 import re
 
 import nbformat
@@ -9,8 +8,8 @@ import pytest
 import yaml
 
 from fmlib.core.errors import FmlibError
-from fmlib.pipeline.experiment import published_apart
-from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.pipeline import results as results_module
+from fmlib.pipeline.results import PUBLISHED, Results, benchmark
 from fmlib.publishing import build, provenance, status
 
 CHAPTERS = [path for path in build.notebooks() if path.stem != build.STATUS]
@@ -31,20 +30,22 @@ def results():
 
 
 def lines(notebook):
-    """Declared files and made-by lines of the cells that declare any."""
-    found = []
+    """Declared files and source lines of the cells that declare any."""
+    declared = []
     for cell in notebook.cells:
         if "made_from" in cell.metadata:
             outputs = [output.get("data", {}).get("text/html", "") for output in cell.outputs]
             caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")
-            said = re.findall(r'<p class="made-by">.*</p>', "\n".join([caption, *outputs]))
-            found.append((cell.metadata["made_from"], said))
-    return found
+            sources = re.findall(r'<details class="source">.*</details>', "\n".join([caption, *outputs]))
+            declared.append((cell.metadata["made_from"], sources))
+    return declared
 
 
 def disagreeing(path, notebook, results):
-    """The lines of a chapter that are not what the results say."""
-    return [said for files, said in lines(notebook) if said != [provenance.source_line(path.stem, files, results)]]
+    """The lines of a chapter that disagree with the results."""
+    return [
+        sources for files, sources in lines(notebook) if sources != [provenance.source_line(path.stem, files, results)]
+    ]
 
 
 def test_every_figure_and_table_declares_its_files(path):
@@ -55,18 +56,18 @@ def test_every_figure_and_table_declares_its_files(path):
 def test_committed_lines_agree_with_the_published_results(path, results):
     notebook = read(path)
     assert notebook.metadata["fmlib"]["profile"] == results.profile
-    assert disagreeing(path, notebook, results) == [], "run 'fmlib book --publish'"
+    assert disagreeing(path, notebook, results) == [], "run 'fmlib book publish'"
 
 
-def signed(path, results):
+def annotated(path, results):
     notebook = read(path)
     provenance.annotate(path.stem, notebook, results)
     return notebook
 
 
 @pytest.fixture
-def unsigned(tmp_path):
-    """The path of a chapter with a figure and a table, none of them signed yet."""
+def plain(tmp_path):
+    """The path of a chapter with a figure and a table, without source lines."""
     place = tmp_path / "demonstration.ipynb"
     cells = [
         cell("figure", png(), made_from=["masks.csv"], mystnb={"figure": {"caption": "Masks.", "name": "figure-x"}}),
@@ -91,20 +92,20 @@ def unsigned(tmp_path):
         (lambda manifest: None, 0),
     ],
 )
-def test_a_line_disagrees_with_a_changed_manifest(unsigned, results, change, count):
-    notebook = signed(unsigned, results)
+def test_a_line_disagrees_with_a_changed_manifest(plain, results, change, count):
+    notebook = annotated(plain, results)
     changed = Results(results.folder, copy.deepcopy(results.manifest))
     change(changed.manifest)
-    assert len(disagreeing(unsigned, notebook, changed)) == count
+    assert len(disagreeing(plain, notebook, changed)) == count
 
 
-def test_signing_twice_is_signing_once(unsigned, results):
-    once = signed(unsigned, results)
+def test_annotating_twice_is_annotating_once(plain, results):
+    once = annotated(plain, results)
     figure = once.cells[0]
     again = nbformat.v4.new_notebook(cells=[copy.deepcopy(figure)])
     provenance.annotate("demonstration", again, results)
     assert again.cells[0] == figure
-    assert figure.metadata["mystnb"]["figure"]["caption"].startswith("Masks.\n\n<p class=")
+    assert figure.metadata["mystnb"]["figure"]["caption"].startswith("Masks.\n\n<details class=")
 
 
 def test_a_line_names_everything(results):
@@ -114,12 +115,12 @@ def test_a_line_names_everything(results):
         assert part in line
     assert line.count("status.html#experiment-dataset-masks") == line.count("status.html#experiment-architectures") == 1
     assert 'href="laptop/stability.csv"' in line
-    (other,) = published_apart()
+    other = Results.open(PUBLISHED / "paper")
     name = f"{other.folder.name}/masks.csv"
     line = provenance.source_line("dataset_masks", ["masks.csv", name], results)
     for part in ("profile laptop", results.manifest["key"], f"profile {other.profile}", other.manifest["key"]):
         assert part in line
-    assert "status.html#experiment-without-gpu" in line
+    assert "status.html#experiment-dataset-masks-paper" in line
     assert f'<a href="{name}">{name}</a> <code>{other.manifest["files"]["masks.csv"][:8]}</code>' in line
     line = provenance.source_line("ledger", [f"{other.folder.name}/claims.json"], results)
     assert "status.html#experiment-claims" in line
@@ -128,6 +129,17 @@ def test_a_line_names_everything(results):
     assert 'href="bench/cpu.json"' in bench
     assert "status.html#experiment-bench" in bench
     assert results.manifest["key"] not in bench  # it is made from no results
+
+
+def test_reading_a_results_file_is_observed(results, monkeypatch):
+    opened = []
+    monkeypatch.setattr(results_module, "observers", [opened.append])
+    results.table("masks")
+    results.claims()
+    Results.open(PUBLISHED / "paper").arrays("dataset_masks")
+    benchmark("cpu")
+    names = [path.relative_to(PUBLISHED).as_posix() for path in opened]
+    assert names == ["laptop/masks.csv", "laptop/claims.json", "paper/dataset_masks.npz", "bench/cpu.json"]
 
 
 def cell(source, *outputs, **metadata):
@@ -212,13 +224,13 @@ def test_the_reader_builds_pages_with_the_published_files():
 def test_the_status_page_agrees_with_the_chapters():
     outputs = [output for cell in read(build.BOOK / "status.ipynb").cells for output in cell.get("outputs", [])]
     page = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
-    assert status.chapters_table(build.BOOK).data in page, "run 'fmlib book --publish'"
-    assert status.experiments(Results.open(PUBLISHED / build.SHOWN)).data in page, "run 'fmlib book --publish'"
+    assert status.chapters_table(build.BOOK).data in page, "run 'fmlib book publish'"
+    assert status.experiments(Results.open(PUBLISHED / build.SHOWN)).data in page, "run 'fmlib book publish'"
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder of two executed chapters, one of them fresh, and the status page."""
+    """A folder of two executed chapters, one of them up to date, and the status page."""
     record = {"profile": "laptop", "seconds": 12, "with": {"Python": "3.12.1", "torch": "2.9"}}
     for stem in ("first", "second", "status"):
         place = tmp_path / f"{stem}.ipynb"
@@ -229,40 +241,48 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_table_of_chapters_says_what_was_recorded(checkout):
+def test_the_table_of_chapters_shows_what_was_recorded(checkout):
     page = status.chapters_table(checkout).data
     rows = [re.findall("<td>(.*)</td>", row) for row in page.split("<tr>")[1:]]
     assert rows == [
-        ['<a href="first.html">The first</a>', "fresh", "laptop", "12", "Python 3.12.1, torch 2.9"],
-        ['<a href="second.html">The second</a>', "stale", "laptop", "12", "Python 3.12.1, torch 2.9"],
+        ['<a href="first.html">The first</a>', "up to date", "laptop", "12", "Python 3.12.1, torch 2.9"],
+        ['<a href="second.html">The second</a>', "outdated", "laptop", "12", "Python 3.12.1, torch 2.9"],
     ]
 
 
 def test_outside_a_checkout_the_status_page_says_so(checkout, tmp_path, monkeypatch):
     monkeypatch.setattr(status, "ROOT", tmp_path / "site-packages")
-    assert "made from a checkout" in status.chapters_table(checkout).data
+    assert "needs a checkout" in status.chapters_table(checkout).data
     monkeypatch.undo()
     (tmp_path / "empty").mkdir()
-    assert "made from a checkout" in status.chapters_table(tmp_path / "empty").data
+    assert "needs a checkout" in status.chapters_table(tmp_path / "empty").data
 
 
-def test_every_recipe_has_its_section(results):
+def section(page, name):
+    """The section of an experiment on the status page."""
+    return page.split(f'<section id="experiment-{name}">')[1].split("</section>")[0]
+
+
+def test_every_experiment_has_its_section(results):
     page = status.experiments(results).data
     for name, experiment in results.manifest["experiments"].items():
-        section = page.split(f'<section id="experiment-{name}">')[1].split("</section>")[0]
-        assert f"{len(experiment['tasks'])} tasks" in section
-        assert f"{experiment['device']}, torch {experiment['torch']}, fmlib {experiment['fmlib']}" in section
+        text = section(page, name)
+        assert f"{len(experiment['tasks'])} tasks" in text
+        assert f"{experiment['device']}, {experiment['precision']}, torch {experiment['torch']}" in text
         for file in experiment["files"]:
-            assert f'<a href="laptop/{file}">{file}</a>' in section
-            assert results.manifest["files"][file][:16] in section
-            assert f"<td>{len(results.content(file)) / 1e3:,.1f}</td>" in section
-        assert "def" in section.split("<summary>")[1]
-    for other in published_apart():
-        for name, experiment in other.manifest["experiments"].items():
-            section = page.split(f'<section id="experiment-{name}">')[1].split("</section>")[0]
-            assert f"at profile {other.profile}" in section
-            for file in experiment["files"]:
-                assert f'href="{other.folder.name}/{file}"' in section
-        section = page.split('<section id="experiment-claims">')[1].split("</section>")[0]
-        assert f'href="{other.folder.name}/claims.json"' in section
-    assert json.loads((PUBLISHED / "bench" / "cpu.json").read_text())["date"] in page.split('id="experiment-bench"')[1]
+            assert f'<a href="laptop/{file}">{file}</a>' in text
+            assert results.manifest["files"][file][:16] in text
+            assert f"<td>{len(results.content(file)) / 1e3:,.1f}</td>" in text
+        assert "def" in text.split("<summary>")[1]
+    assert benchmark("cpu")["date"] in section(page, "bench")
+
+
+def test_experiments_of_other_profiles_have_sections_of_their_own(results):
+    page, other = status.experiments(results).data, Results.open(PUBLISHED / "paper")
+    for name, experiment in other.manifest["experiments"].items():
+        text = section(page, f"{name}-paper")
+        assert "profile paper" in text
+        assert experiment.get("partial", "") in text
+        for file in experiment["files"]:
+            assert f'href="paper/{file}"' in text
+    assert 'href="paper/claims.json"' in section(page, "claims")

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Figures of the chapter on adversarial images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, STYLE, VERMILION, Picture
 
 
 def figure_pairs(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
-    """Figure 6, a row for each class: x, x_A, the mask, M(x), M(x_A), the complement and the complement's image."""
+    """Figure 6, one row per class: x, x_A, the mask, M(x), M(x_A), the complement and the image that it passes.
+
+    Args:
+        samples: kind -> images or masks (classes, shown, H, W); the second of each class is shown.
+        names: of the classes.
+    """
     columns = {
         "A  $x$": "x",
         "B  $x_A$": "xA",
@@ -27,43 +32,47 @@ def figure_pairs(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Pic
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.6, 1.05 * len(names) + 0.4), len(names), len(columns))
         for axes, (title, kind) in zip(grid.T, columns.items(), strict=True):
-            for one, pictures in zip(axes, samples[kind].astype(float), strict=True):
-                plane = kind in ("mask", "complement")
-                picture = centred(pictures[1]) if plane else pictures[1]
-                show(one, picture, "", vmin=0, vmax=1, cmap="viridis" if plane else "gray")
+            is_mask = kind in ("mask", "complement")
+            for cell, planes in zip(axes, samples[kind].astype(float), strict=True):
+                plane = centred(planes[1]) if is_mask else planes[1]
+                show(cell, plane, "", vmin=0, vmax=1, cmap="viridis" if is_mask else "gray")
             axes[0].set_title(title)
         label_rows(grid[:, 0], names)
     return figure
 
 
-def figure_exceeds(shares: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
-    """Figure 7: percent of images where a mask's band energy exceeds that of M_{N,x}; radial (left), angular (right).
+def figure_exceedance(shares: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
+    """Figure 7: percentage of images whose mask has more energy than M_{N,x} in a band, radial and angular.
 
-    shares: label -> {"radial", "angular"} -> percent in each of 64 bands.
+    Args:
+        shares: label -> {"radial", "angular"} -> percentage in each of 64 bands, see `analysis.exceedance`.
     """
     colours = (BLUE, VERMILION, GREEN)
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = canvas((7.4, 3.2), 1, 2, sharey=True)
-        for (label, one), colour in zip(shares.items(), colours, strict=True):
-            bands = len(one["radial"])
-            edges = np.linspace(0, 1, bands + 1)
-            left.stairs(one["radial"], edges, color=colour, lw=1.5, label=label)
-            right.stairs(one["angular"], 360 * edges, color=colour, lw=1.5)
+        for (label, share), colour in zip(shares.items(), colours, strict=True):
+            edges = np.linspace(0, 1, len(share["radial"]) + 1)
+            left.stairs(share["radial"], edges, color=colour, lw=1.5, label=label)
+            right.stairs(share["angular"], 360 * edges, color=colour, lw=1.5)
         for axes in (left, right):
             axes.axhline(50, color=GRAY, lw=0.8, ls=":")
-        left.set(xlabel="radius / corner radius", ylabel="images that exceed (%)", ylim=(0, 100), xlim=(0, 1))
-        right.set(xlabel="direction (degrees)", xlim=(0, 360), xticks=range(0, 361, 90))
+        left.set(xlabel="radius / corner radius", ylabel="images above $M_{N,x}$ (%)", ylim=(0, 100), xlim=(0, 1))
+        right.set(xlabel="angle (degrees)", xlim=(0, 360), xticks=range(0, 361, 90))
         left.legend(frameon=False)
     return figure
 
 
 def figure_attacks(spectra: Mapping[str, np.ndarray]) -> Picture:
-    """Mean power of each attack's perturbation over the plane, each scaled to sum 1, on one logarithmic scale."""
+    """Mean power spectrum of each attack's perturbation, each scaled to sum 1, on one logarithmic scale.
+
+    Args:
+        spectra: name -> half plane (H, W // 2 + 1), see `analysis.attack_spectra`.
+    """
     planes = {name: full_plane(from_numpy(half), 2 * (half.shape[-1] - 1)).numpy() for name, half in spectra.items()}
     top = max(plane.max() for plane in planes.values())
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.1), 1, len(planes))
-        for one, (name, plane) in zip(axes, planes.items(), strict=True):
-            picture = show(one, centred(plane), name, cmap="magma", norm=LogNorm(top / 1e3, top))
+        for cell, (name, plane) in zip(axes, planes.items(), strict=True):
+            picture = show(cell, centred(plane), name, cmap="magma", norm=LogNorm(top / 1e3, top))
         figure.colorbar(picture, ax=axes, label="share of power", pad=0.01)
     return figure

@@ -1,4 +1,4 @@
-"""The claims on harmonics, networks and dataset masks: figures 1 to 4 and table 1."""
+"""Measures on networks and dataset masks: table 1, figures 3 and 4, synthetic data, a second architecture."""
 
 from __future__ import annotations
 
@@ -12,117 +12,127 @@ from fmlib.core.spectra import correlation, low_share, ring_means
 from fmlib.pipeline.results import NotComputed, Results
 
 
-def _hits(results: Results, what: str, regime: str) -> list[np.ndarray]:
-    """Per repetition, whether each validation image is classified rightly: rows (images,)."""
+def _correct(results: Results, what: str, regime: str) -> list[np.ndarray]:
+    """Correctness per repetition: (N,) bool each; what: "standard", "masked" or "attacked"."""
     return list(results.arrays("evaluation")[f"{what}.{regime}"])
 
 
 def accuracy(results: Results, what: str, regime: str) -> Measured:
-    return pooled_range([wilson(hits) for hits in _hits(results, what, regime)])
+    """Validation accuracy over repetitions, in percent.
+
+    Args:
+        what: "standard" (unmasked), "masked" (with its dataset mask applied) or "attacked" (under the training attack).
+        regime: such as "N".
+    """
+    return pooled_range([wilson(correct) for correct in _correct(results, what, regime)])
 
 
 def masking_gap(results: Results, regime: str) -> Measured:
-    masked, standard = _hits(results, "masked", regime), _hits(results, "standard", regime)
+    """Accuracy with the dataset mask applied, minus unmasked, over repetitions, in points."""
+    masked, standard = _correct(results, "masked", regime), _correct(results, "standard", regime)
     return pooled_range([paired(m, s) for m, s in zip(masked, standard, strict=True)])
 
 
 def held_out_gap(results: Results) -> Measured:
-    """On the odd images: behind the mask fitted on the even ones, minus unmasked."""
-    hits = results.arrays("held_out")
-    return paired(hits["half"], hits["standard"])
+    """Accuracy of N on the odd-numbered images with the mask fitted on the even ones, minus unmasked, in points."""
+    correct = results.arrays("held_out")
+    return paired(correct["half"], correct["standard"])
 
 
 def mask_contrast(results: Results, column: str, regime: str) -> Measured:
-    """A column of the masks' table, one regime's minus N's, networks of the same seed paired."""
+    """Difference of a column of `masks.csv`, regime minus N, paired by seed."""
     table = results.table("masks")
     table = table[table["variant"] == "plain"].set_index(["regime", "repetition"])[column]
     if regime not in table.index:
-        raise NotComputed(f"no network of regime {regime} was trained")
+        raise NotComputed(f"masks.csv has no network of regime {regime}: it was not computed")
     return min_max((table.loc[regime] - table.loc["N"]).to_numpy())
 
 
 def repetition_range(results: Results, table: str, column: str) -> Measured:
+    """Mean and range of a column of a published table, whose rows are repetitions."""
     return min_max(results.table(table)[column].to_numpy(dtype=float))
 
 
 def stability_correlation(results: Results, pair: str) -> Measured:
+    """Correlation of masks that should agree; pair: "order", "single", "half" or "network"."""
     table = results.table("stability")
     return min_max(table[table["pair"] == pair]["correlation"].to_numpy())
 
 
 def sinc_error(results: Results) -> Measured:
-    """Largest distance of the averaged filter's amplitude from the sinc."""
+    """Largest error of the averaged filter's relative amplitude against the sinc."""
     rows = results.table("translation")
     return exact(float((rows["measured"] - rows["exact"]).abs().max()), len(rows))
 
 
-def _resnet_arrays(results: Results, network: str) -> dict[str, np.ndarray]:
-    """What is published of one ResNet, such as "A" or "N1", among that of others: `<what>.<network>`."""
-    return results.arrays("second_architecture")
-
-
 def _resnet_mask(results: Results, network: str) -> Tensor:
-    return torch.from_numpy(_resnet_arrays(results, network)[f"mask.{network}"])
+    """The dataset mask of one ResNet, such as "A" or "N1": (H, W)."""
+    return torch.from_numpy(results.arrays("second_architecture")[f"mask.{network}"])
 
 
 def resnet_accuracy_difference(results: Results) -> Measured:
-    """Accuracy of the plain ResNet minus the plain VGG's, on the validation images."""
-    return paired(_resnet_arrays(results, "N")["standard.N"], results.arrays("evaluation")["standard.N"][0])
+    """Validation accuracy of the standard ResNet minus that of the standard VGG, in points."""
+    resnet = results.arrays("second_architecture")["standard.N"]
+    return paired(resnet, results.arrays("evaluation")["standard.N"][0])
 
 
 def resnet_robust_accuracy(results: Results) -> Measured:
-    """How often A is right under the training attack."""
-    return wilson(_resnet_arrays(results, "A")["attacked.A"])
+    """Accuracy of the adversarially trained ResNet under the training attack, in percent."""
+    return wilson(results.arrays("second_architecture")["attacked.A"])
 
 
 def resnet_masking_gap(results: Results, regime: str) -> Measured:
-    """Accuracy behind its own dataset mask, minus unmasked."""
-    hits = _resnet_arrays(results, regime)
-    return paired(hits[f"masked.{regime}"], hits[f"standard.{regime}"])
+    """Accuracy of a ResNet with its own dataset mask applied, minus unmasked, in points."""
+    correct = results.arrays("second_architecture")
+    return paired(correct[f"masked.{regime}"], correct[f"standard.{regime}"])
 
 
 def architecture_correlation(results: Results) -> Measured:
-    """The two architectures' dataset masks of N."""
+    """Correlation of the dataset masks of the standard ResNet and the standard VGG."""
     first = torch.from_numpy(results.arrays("dataset_masks")["N"][0])
     return average(np.array([float(correlation(_resnet_mask(results, "N"), first))]))
 
 
 def resnet_seed_correlation(results: Results) -> Measured:
-    """The dataset masks of the two plain ResNets."""
+    """Correlation of the dataset masks of two standard ResNets with different seeds."""
     return average(np.array([float(correlation(_resnet_mask(results, "N1"), _resnet_mask(results, "N")))]))
 
 
 def resnet_low_shift(results: Results, network: str) -> Measured:
-    """Energy share below a third of the corner radius, the network's mask minus N's."""
+    """Share of mask energy below a third of the corner radius, the network's mask minus that of N."""
     shares = [float(low_share(_resnet_mask(results, one))) for one in (network, "N")]
     return average(np.array([shares[0] - shares[1]]))
 
 
 def compare_sizes(small: np.ndarray, large: np.ndarray) -> dict[str, str]:
-    """How two masks (h, h) and (H, H), DC at (0, 0), H a multiple of h, compare, ready for prose.
+    """Compare the dataset masks of two image sizes, ready for prose.
 
-    `correlation` over the frequencies that both have; `within`, the share of the larger one's energy at these; how far
-    their means on rings are apart on average, `by_cycles` at the same cycles per image and `by_share` at the same share
-    of the highest frequency.
+    Args:
+        small, large: masks (h, h) and (H, H), DC at (0, 0), H a multiple of h.
+
+    Returns:
+        `correlation`: over the frequencies that both have; `within`: the share of the larger mask's energy at these;
+        mean absolute difference of their means on rings, `by_cycles` at the same cycles per image and `by_share` at the
+        same share of the highest frequency.
     """
     first, last = len(large) // 2 - len(small) // 2, len(large) // 2 + len(small) // 2
     common = np.fft.ifftshift(np.fft.fftshift(large)[first:last, first:last])
-    alike = float(correlation(torch.from_numpy(common), torch.from_numpy(small)))
+    similarity = float(correlation(torch.from_numpy(common), torch.from_numpy(small)))
     fine, coarse = (ring_means(torch.from_numpy(mask)).numpy() for mask in (large, small))
-    apart = {"by_cycles": fine[: len(coarse)] - coarse, "by_share": fine[:: len(large) // len(small)] - coarse}
-    found = {name: f"{np.abs(difference).mean():.2f}" for name, difference in apart.items()}
-    return found | {"correlation": f"{alike:.2f}", "within": f"{(common**2).sum() / (large**2).sum():.0%}"}
+    differences = {"by_cycles": fine[: len(coarse)] - coarse, "by_share": fine[:: len(large) // len(small)] - coarse}
+    texts = {name: f"{np.abs(difference).mean():.2f}" for name, difference in differences.items()}
+    return texts | {"correlation": f"{similarity:.2f}", "within": f"{(common**2).sum() / (large**2).sum():.0%}"}
 
 
 def accuracies(results: Results) -> pd.DataFrame:
-    """Percent right on the validation set: a row for each regime and repetition; columns standard, masked, attacked."""
-    hits = results.arrays("evaluation")
-    regimes = list(dict.fromkeys(name.split(".")[1] for name in hits))
+    """Validation accuracy in percent: one row per regime and repetition; columns standard, masked, attacked."""
+    correct = results.arrays("evaluation")
+    regimes = list(dict.fromkeys(name.split(".")[1] for name in correct))
     columns = {
-        kind: [100 * one.mean() for regime in regimes for one in hits[f"{kind}.{regime}"]]
+        kind: [100 * run.mean() for regime in regimes for run in correct[f"{kind}.{regime}"]]
         for kind in ("standard", "masked", "attacked")
     }
-    repetitions = range(len(hits[f"standard.{regimes[0]}"]))
+    repetitions = range(len(correct[f"standard.{regimes[0]}"]))
     return pd.DataFrame(
         columns, index=pd.MultiIndex.from_product([regimes, repetitions], names=["regime", "repetition"])
     )

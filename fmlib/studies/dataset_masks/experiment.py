@@ -1,4 +1,4 @@
-"""The experiments of networks, dataset masks and planted frequencies: their tasks, and the files they publish."""
+"""Networks and their dataset masks: on images, on synthetic data, and with a second architecture."""
 
 from __future__ import annotations
 
@@ -20,11 +20,23 @@ from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies.shared.setup import Setup
 
+#: Networks with fewer weights than this are published with the results.
+SMALL = 1_000_000
+
+#: Variants of the mask of N, see `Setup.mask`.
+VARIANTS = ("order", "single", "half")
+
 
 def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
-    """Put the published networks that `store` lacks into it, as if they had been trained here; returns their names.
+    """Store the published networks that `store` lacks, so that they are not trained again.
 
-    A network counts as published if its weights are, and its key (all that it depends on) is the same.
+    A network is restored if its weights are published and its key, which covers all that it depends on, is the same.
+
+    Args:
+        results: published with the setup's profile.
+
+    Returns:
+        The names of the restored networks' tasks.
     """
     names = []
     for regime in setup.profile.regimes:
@@ -43,90 +55,80 @@ def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
     return names
 
 
-#: Networks of fewer weights than this are published with the results.
-SMALL = 1_000_000
-
-
-def _each(setup: Setup) -> list[tuple[str, int]]:
-    return [(regime, number) for number in range(setup.profile.repetitions) for regime in setup.profile.regimes]
+def _networks(setup: Setup) -> list[tuple[str, int]]:
+    """Regime and repetition of every network."""
+    return [(regime, repetition) for repetition in range(setup.profile.repetitions) for regime in setup.profile.regimes]
 
 
 def _network_tasks(setup: Setup) -> list[Task]:
-    return [setup.network(regime, number) for regime, number in _each(setup)]
+    return [setup.network(regime, repetition) for regime, repetition in _networks(setup)]
 
 
-def files_of_networks(setup: Setup, store: Store) -> dict[str, bytes]:
-    """Every epoch of every network; and the weights of the first N and A, where they are few."""
+def _network_files(setup: Setup, store: Store) -> dict[str, bytes]:
+    """The training history of every network; and the weights of the first N and A, if they are few."""
     rows, files = [], {}
-    for regime, number in _each(setup):
-        artifact = store.get(setup.network(regime, number))
+    for regime, repetition in _networks(setup):
+        artifact = store.get(setup.network(regime, repetition))
         for epoch, values in enumerate(zip(*artifact.arrays.values(), strict=True), 1):
-            rows.append(
-                {"regime": regime, "repetition": number, "epoch": epoch}
-                | dict(zip(artifact.arrays, values, strict=True))
-            )
-        if number == 0 and regime in "NA" and sum(w.numel() for w in artifact.weights.values()) < SMALL:
+            label = {"regime": regime, "repetition": repetition, "epoch": epoch}
+            rows.append(label | dict(zip(artifact.arrays, values, strict=True)))
+        if repetition == 0 and regime in "NA" and sum(w.numel() for w in artifact.weights.values()) < SMALL:
             files[f"network_{regime}.safetensors"] = save_weights(artifact.weights)
     return files | {"training.csv": csv(rows)}
-
-
-_VARIANTS = ("order", "single", "half")
 
 
 def _mask_tasks(setup: Setup) -> list[Task]:
     tasks = [
         task
-        for regime, number in _each(setup)
-        for task in (setup.mask(regime, number), setup.evaluation(regime, number))
+        for regime, repetition in _networks(setup)
+        for task in (setup.mask(regime, repetition), setup.evaluation(regime, repetition))
     ]
-    return [*tasks, *(setup.mask("N", variant=variant) for variant in _VARIANTS), setup.held_out()]
+    return [*tasks, *(setup.mask("N", variant=variant) for variant in VARIANTS), setup.held_out()]
 
 
 def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
-    files, masks = files_of_dataset_masks(setup, store, _VARIANTS)
-    return files | {
+    rows, history, masks = [], [], {}
+    fits = [(regime, repetition, "plain") for regime, repetition in _networks(setup)]
+    for regime, repetition, variant in fits + [("N", 0, variant) for variant in VARIANTS]:
+        artifact = store.get(setup.mask(regime, repetition, variant))
+        plane = full_plane(torch.from_numpy(artifact.arrays["half"]), setup.profile.data.size)
+        masks[regime, repetition, variant] = plane
+        label = {"regime": regime, "repetition": repetition, "variant": variant}
+        rows.append(label | _describe(setup, artifact, variant))
+        columns = {name: artifact.arrays[name] for name in ("invariance", "l1_share", "kept", "clipped")}
+        for epoch, values in enumerate(zip(*columns.values(), strict=True), 1):
+            history.append(label | {"epoch": epoch} | dict(zip(columns, map(float, values), strict=True)))
+    return {
+        "masks.csv": csv(rows),
+        "mask_history.csv": csv(history),
+        "dataset_masks.npz": arrays_to_bytes(_stacked(setup, masks)),
+        "evaluation.npz": arrays_to_bytes(_correctness(setup, store)),
         "stability.csv": csv(_stability(setup, masks)),
         "held_out.npz": arrays_to_bytes(store.get(setup.held_out()).arrays),
         "scheme.npz": arrays_to_bytes(_scheme(setup, masks["N", 0, "plain"])),
     }
 
 
-def files_of_dataset_masks(
-    setup: Setup, store: Store, variants: tuple[str, ...]
-) -> tuple[dict[str, bytes], dict[tuple[str, int, str], Tensor]]:
-    """The files of dataset masks, N's also in these variants; and the masks over the full plane."""
-    rows, history, masks = [], [], {}
-    hits: dict[str, np.ndarray] = {}
-    fits = [(r, n, "plain") for r, n in _each(setup)] + [("N", 0, variant) for variant in variants]
-    for regime, number, variant in fits:
-        artifact = store.get(setup.mask(regime, number, variant))
-        masks[regime, number, variant] = full_plane(torch.from_numpy(artifact.arrays["half"]), setup.profile.data.size)
-        label = {"regime": regime, "repetition": number, "variant": variant}
-        rows.append(label | _describe(setup, artifact, variant))
-        for epoch in range(len(artifact.arrays["l1_share"])):
-            values = {
-                name: float(artifact.arrays[name][epoch]) for name in ("invariance", "l1_share", "kept", "clipped")
-            }
-            history.append(label | {"epoch": epoch + 1} | values)
-    for regime in setup.profile.regimes:
-        found = [store.get(setup.evaluation(regime, n)).arrays for n in range(setup.profile.repetitions)]
-        hits |= {f"{what}.{regime}": np.stack([one[what] for one in found]) for what in found[0]}
+def _stacked(setup: Setup, masks: dict[tuple[str, int, str], Tensor]) -> dict[str, np.ndarray]:
+    """The masks over the full plane: `<regime>` (repetitions, H, W), and `N.<variant>` (H, W)."""
     stacked = {
-        regime: torch.stack([masks[regime, n, "plain"] for n in range(setup.profile.repetitions)]).numpy()
+        regime: torch.stack([masks[regime, number, "plain"] for number in range(setup.profile.repetitions)]).numpy()
         for regime in setup.profile.regimes
     }
-    stacked |= {f"N.{variant}": masks["N", 0, variant].numpy() for variant in variants}
-    files = {
-        "masks.csv": csv(rows),
-        "mask_history.csv": csv(history),
-        "dataset_masks.npz": arrays_to_bytes(stacked),
-        "evaluation.npz": arrays_to_bytes(hits),
-    }
-    return files, masks
+    return stacked | {f"N.{variant}": masks["N", 0, variant].numpy() for variant in VARIANTS}
+
+
+def _correctness(setup: Setup, store: Store) -> dict[str, np.ndarray]:
+    """The arrays of `Setup.evaluation`, stacked: `<name>.<regime>` (repetitions, N) bool."""
+    arrays: dict[str, np.ndarray] = {}
+    for regime in setup.profile.regimes:
+        runs = [store.get(setup.evaluation(regime, number)).arrays for number in range(setup.profile.repetitions)]
+        arrays |= {f"{name}.{regime}": np.stack([run[name] for run in runs]) for name in runs[0]}
+    return arrays
 
 
 def _describe(setup: Setup, artifact: Artifact, variant: str) -> dict[str, Any]:
-    """What a dataset mask looks like, and how its fit ended."""
+    """A row of `masks.csv`: size and frequencies of a dataset mask, and how its fit ended."""
     half = torch.from_numpy(artifact.arrays["half"])
     full = full_plane(half, setup.profile.data.size)
     spec = setup.profile.single_mask if variant == "single" else setup.profile.mask
@@ -143,59 +145,78 @@ def _describe(setup: Setup, artifact: Artifact, variant: str) -> dict[str, Any]:
 
 
 def _stability(setup: Setup, masks: dict[tuple[str, int, str], Tensor]) -> list[dict[str, Any]]:
-    """Correlations of masks that should agree: other order, one image a step, half the images, another network."""
+    """Correlations of masks that should agree: other order, batch size 1, half the images, another seed's network."""
     rows = []
-    for variant in _VARIANTS:
+    for variant in VARIANTS:
         value = float(correlation(masks["N", 0, "plain"], masks["N", 0, variant]))
         rows.append({"pair": variant, "regime": "N", "correlation": value})
     for regime in setup.profile.regimes:
-        for number in range(1, setup.profile.repetitions):
-            value = float(correlation(masks[regime, 0, "plain"], masks[regime, number, "plain"]))
+        for repetition in range(1, setup.profile.repetitions):
+            value = float(correlation(masks[regime, 0, "plain"], masks[regime, repetition, "plain"]))
             rows.append({"pair": "network", "regime": regime, "correlation": value})
     return rows
 
 
 def _scheme(setup: Setup, mask: Tensor) -> dict[str, np.ndarray]:
-    """A photograph at the profile's size, and what the mask lets through."""
+    """A sample image at the profile's size, unmasked and with the mask applied: planes (H, W)."""
     image = sample_image("china", setup.profile.data.size).float() / 255
     filtered = apply_mask(image[None], half_plane(mask), setup.profile.network.mean)[0]
     return {"image": image[0].numpy(), "filtered": filtered[0].numpy(), "mask": mask.numpy()}
 
 
+def _synthetic_setups(setup: Setup) -> list[Setup]:
+    return [setup.synthetic(repetition) for repetition in range(setup.profile.synthetic_repetitions)]
+
+
 def _synthetic_tasks(setup: Setup) -> list[Task]:
-    setups = [setup.synthetic(number) for number in range(setup.profile.synthetic_repetitions)]
+    setups = _synthetic_setups(setup)
     return [*(one.evaluation("N") for one in setups), setups[0].mask("A")]
 
 
 def _synthetic_files(setup: Setup, store: Store) -> dict[str, bytes]:
-    rows, files = [], {}
-    for number in range(setup.profile.synthetic_repetitions):
-        one = setup.synthetic(number)
-        spec = one.profile.data
-        assert isinstance(spec, SyntheticSpec)
-        full = full_plane(torch.from_numpy(store.get(one.mask("N")).arrays["half"]), spec.size)
-        tones, distractors = synthetic_tones(spec, one.seed)
-        truth, decoys, kept = tone_mask(tones, spec.size), tone_mask(distractors, spec.size), full > 0.5
-        found = store.get(one.evaluation("N")).arrays
-        rows.append(
-            {
-                "repetition": number,
-                "precision": float((truth * kept).sum() / kept.sum().clamp_min(1)),
-                "recall": float((truth * kept).sum() / truth.sum()),
-                "distractors_kept": int((decoys * kept).sum()),
-                "largest_elsewhere": float((full * (1 - truth)).max()),
-                "standard": float(found["standard"].mean()),
-                "masked": float(found["masked"].mean()),
-            }
-        )
-        if number == 0:
-            images = one.open_dataset(store.get(one.dataset)).validation.images[: spec.classes, 0]  # one a class
-            arrays = {"mask": full, "tones": truth, "distractors": decoys, "images": images.cpu()}
-            arrays["mask.A"] = full_plane(torch.from_numpy(store.get(one.mask("A")).arrays["half"]), spec.size)
-            files["synthetic.npz"] = arrays_to_bytes({name: array.numpy() for name, array in arrays.items()})
-            for regime in "NA":
-                files[f"synthetic_network_{regime}.safetensors"] = save_weights(store.get(one.network(regime)).weights)
-    return files | {"synthetic.csv": csv(rows)}
+    setups = _synthetic_setups(setup)
+    rows = [{"repetition": repetition} | _recovery(one, store) for repetition, one in enumerate(setups)]
+    first = setups[0]
+    networks = {regime: store.get(first.network(regime)).weights for regime in "NA"}
+    return {
+        "synthetic.csv": csv(rows),
+        "synthetic.npz": arrays_to_bytes(_synthetic_arrays(first, store)),
+        **{f"synthetic_network_{regime}.safetensors": save_weights(weights) for regime, weights in networks.items()},
+    }
+
+
+def _synthetic_planes(setup: Setup, store: Store) -> tuple[Tensor, Tensor, Tensor]:
+    """N's mask, the frequencies of the class tones and those of the distractors: full planes (H, W)."""
+    spec = setup.profile.data
+    assert isinstance(spec, SyntheticSpec)
+    full = full_plane(torch.from_numpy(store.get(setup.mask("N")).arrays["half"]), spec.size)
+    tones, distractors = synthetic_tones(spec, setup.seed)
+    return full, tone_mask(tones, spec.size), tone_mask(distractors, spec.size)
+
+
+def _recovery(setup: Setup, store: Store) -> dict[str, float]:
+    """A row of `synthetic.csv`: how well N's mask, above 0.5, agrees with the class tones; and accuracies."""
+    full, tones, distractors = _synthetic_planes(setup, store)
+    kept, correct = full > 0.5, store.get(setup.evaluation("N")).arrays
+    return {
+        "precision": float((tones * kept).sum() / kept.sum().clamp_min(1)),
+        "recall": float((tones * kept).sum() / tones.sum()),
+        "distractors_kept": int((distractors * kept).sum()),
+        "largest_elsewhere": float((full * (1 - tones)).max()),
+        "standard": float(correct["standard"].mean()),
+        "masked": float(correct["masked"].mean()),
+    }
+
+
+def _synthetic_arrays(setup: Setup, store: Store) -> dict[str, np.ndarray]:
+    """Masks of N and A, class tones and distractors: (H, W); and one image per class: (classes, H, W) uint8."""
+    spec = setup.profile.data
+    assert isinstance(spec, SyntheticSpec)
+    full, tones, distractors = _synthetic_planes(setup, store)
+    images = setup.open_dataset(store.get(setup.dataset)).validation.images[: spec.classes, 0]  # one per class
+    arrays = {"mask": full, "tones": tones, "distractors": distractors, "images": images.cpu()}
+    arrays["mask.A"] = full_plane(torch.from_numpy(store.get(setup.mask("A")).arrays["half"]), spec.size)
+    return {name: array.numpy() for name, array in arrays.items()}
 
 
 def _architecture_tasks(setup: Setup) -> list[Task]:
@@ -203,20 +224,45 @@ def _architecture_tasks(setup: Setup) -> list[Task]:
 
 
 def _architecture_files(setup: Setup, store: Store) -> dict[str, bytes]:
-    """Masks and correctness of the second architecture's networks, named by regime and later repetitions: "N", "N1"."""
+    """Masks and correctness of the second architecture: `mask.<network>` (H, W), `<name>.<network>` (N,) bool.
+
+    Networks are named by regime and, after the first, repetition: "N", "N1".
+    """
     arrays = {}
     for regime, repetition in setup.profile.second_networks:
         name = f"{regime}{repetition or ''}"
         half = torch.from_numpy(store.get(setup.second.mask(regime, repetition)).arrays["half"])
         arrays[f"mask.{name}"] = full_plane(half, setup.profile.data.size).numpy()
         evaluated = store.get(setup.second.evaluation(regime, repetition)).arrays
-        arrays |= {f"{what}.{name}": correct for what, correct in evaluated.items()}
+        arrays |= {f"{column}.{name}": correct for column, correct in evaluated.items()}
     return {"second_architecture.npz": arrays_to_bytes(arrays)}
 
 
+def _validation_images(setup: Setup) -> int:
+    return setup.counts["validation"]
+
+
 EXPERIMENTS = (
-    Experiment("synthetic", "masks where the informative frequencies are known", _synthetic_tasks, _synthetic_files),
-    Experiment("networks", "networks of the five training regimes", _network_tasks, files_of_networks),
-    Experiment("dataset-masks", "one mask per network (Figs. 2 to 4, Table 1)", _mask_tasks, _mask_files),
-    Experiment("architectures", "another architecture beside the VGG", _architecture_tasks, _architecture_files),
+    Experiment("synthetic", "masks on data with known informative frequencies", _synthetic_tasks, _synthetic_files),
+    Experiment(
+        "networks",
+        "networks of the five training regimes",
+        _network_tasks,
+        _network_files,
+        images=lambda setup: setup.counts["train"],
+    ),
+    Experiment(
+        "dataset-masks",
+        "one mask per network (Figs. 2 to 4, Table 1)",
+        _mask_tasks,
+        _mask_files,
+        images=_validation_images,
+    ),
+    Experiment(
+        "architectures",
+        "dataset masks of a second architecture",
+        _architecture_tasks,
+        _architecture_files,
+        images=_validation_images,
+    ),
 )

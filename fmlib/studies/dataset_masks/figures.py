@@ -1,4 +1,4 @@
-"""Figures 1 to 4: each function takes what `Results` holds and returns a matplotlib Figure."""
+"""Figures 2 to 4 and their controls, and the figure of the introduction: each takes published arrays or tables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,27 @@ from torch import from_numpy
 from fmlib.core.spectra import angular_energy, apply_mask, half_plane, radial_energy, ring_means
 from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
 
-REGIMES = {"N": "plain", "A": "adversarial", "S": "scales", "T": "translations", "R": "rotations"}
+#: Regime -> name of its network.
+REGIMES = {
+    "N": "standard (N)",
+    "A": "adversarially trained (A)",
+    "S": "scale (S)",
+    "T": "translation (T)",
+    "R": "rotation (R)",
+}
+
+
+def _narrow(regime: str) -> str:
+    """The network's name on two lines."""
+    return REGIMES[regime].replace(" ", "\n", 1)
 
 
 def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Picture:
-    """Figure 2: an image, its spectrum, the mask, the masked spectrum and the filtered image that the network sees."""
+    """Figure 2: an image, its spectrum, the mask, the masked spectrum, and the filtered image that the network sees.
+
+    Args:
+        arrays: `image`, `filtered` and `mask`, each (H, W).
+    """
     image, mask, filtered = arrays["image"], arrays["mask"], arrays["filtered"]
     spectrum = np.log1p(np.abs(np.fft.fft2(image - image.mean())))
     limits = {"vmin": 0, "vmax": spectrum.max(), "cmap": "magma"}
@@ -28,23 +44,24 @@ def figure_scheme(arrays: Mapping[str, np.ndarray]) -> Picture:
         show(axes[2], centred(mask), "$M$", vmin=0, vmax=1, cmap="viridis")
         show(axes[3], centred(spectrum * mask), r"$|M\odot\mathcal{F}x|$", **limits)
         show(axes[4], filtered, "$M(x)$", vmin=0, vmax=1)
-        steps = ("FFT", "times", "gives", "inverse FFT", r"frozen network $\to\mathcal{L}$")
+        steps = ("FFT", "multiply", "product", "inverse FFT", r"frozen network $\to\mathcal{L}$")
         for one, step in zip(axes, steps, strict=True):
             one.set_xlabel(step + ("" if one is axes[4] else r" $\to$"), fontsize=9)
     return figure
 
 
 def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
-    """Figure 3: the dataset mask of each regime (first repetition), and its difference from the plain network's.
+    """Figure 3: the dataset mask of each network (first repetition), and its difference from that of N.
 
-    masks: regime -> (repetitions, H, W).
+    Args:
+        masks: regime -> (repetitions, H, W).
     """
     names = [name for name in REGIMES if name in masks]
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((0.4 + 1.4 * len(names), 3.3), 2, len(names))
+        figure, grid = canvas((0.4 + 1.4 * len(names), 3.5), 2, len(names))
         for column, name in enumerate(names):
             mask = masks[name][0]
-            top = show(grid[0, column], centred(mask), f"{name}  {REGIMES[name]}", vmin=0, vmax=1, cmap="viridis")
+            top = show(grid[0, column], centred(mask), _narrow(name), vmin=0, vmax=1, cmap="viridis")
             if name == "N":
                 grid[1, 0].set_axis_off()
                 continue
@@ -56,10 +73,13 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
 
 
 def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
-    """Figure 4: radial (left) and angular (right) energy of each regime's mask minus the plain network's, 64 bands.
+    """Figure 4: radial (left) and angular (right) energy of each network's mask minus that of N, in 64 bands.
 
-    masks: regime -> (repetitions, H, W), of N as many as of any other. Thin lines: networks of the same seed, paired;
-    thick line: their mean; gray: other plain networks minus the first. Dotted: a third of the corner radius.
+    Thin lines: pairs of networks with the same seed; thick line: their mean; gray: seed-to-seed variation, other
+    networks N minus the first; dotted: a third of the corner radius.
+
+    Args:
+        masks: regime -> (repetitions, H, W), of N at least as many as of any other.
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
     with matplotlib.rc_context(STYLE):
@@ -74,7 +94,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
                 one.plot(position, (base[1:] - base[0]).T, color=GRAY, linewidth=0.7)
                 one.plot(position, change.T, color=BLUE, linewidth=0.7, alpha=0.5)
                 one.plot(position, change.mean(0), color=BLUE, linewidth=1.8)
-                one.set_title(f"{name} \N{MINUS SIGN} N  ({REGIMES[name]})", loc="left")
+                one.set_title(f"{REGIMES[name]} \N{MINUS SIGN} {REGIMES['N']}", loc="left")
         for one in grid[:, 0]:
             one.axvline(1 / 3, color=VERMILION, linewidth=1, linestyle=":")
         grid[0, 0].annotate("  1/3", (1 / 3, 1), xycoords=("data", "axes fraction"), color=VERMILION, va="top")
@@ -85,20 +105,24 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
 
 
 def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
-    """Masks (h, h) of plain networks by what they are called, the smallest first, and the mean of each on rings.
+    """Dataset masks of several image sizes, and the mean of each on rings, by share of the highest frequency.
 
-    The square in the larger planes holds the frequencies that the smallest one has; rings are placed by their share of
-    the highest frequency along an axis.
+    The square in the larger masks encloses the frequencies of the smallest.
+
+    Args:
+        masks: title -> (h, h), the smallest first.
     """
-    least = len(next(iter(masks.values())))
+    smallest = len(next(iter(masks.values())))
     with matplotlib.rc_context(STYLE):
         figure, (*planes, rings) = canvas((7.4, 2.0), 1, len(masks) + 1, width_ratios=[1] * len(masks) + [1.5])
         for axes, (name, mask), colour in zip(planes, masks.items(), (BLUE, VERMILION, GREEN), strict=False):
             shown = show(axes, centred(mask), name, vmin=0, vmax=1, cmap="viridis")
             rings.plot(np.linspace(0, 1, len(mask) // 2 + 1), ring_means(from_numpy(mask)), color=colour, label=name)
-            if len(mask) > least:
-                corner = (len(mask) - least) / 2 - 0.5
-                axes.add_patch(Rectangle((corner, corner), least, least, fill=False, color="white", linewidth=0.8))
+            if len(mask) > smallest:
+                corner = (len(mask) - smallest) / 2 - 0.5
+                axes.add_patch(
+                    Rectangle((corner, corner), smallest, smallest, fill=False, color="white", linewidth=0.8)
+                )
         figure.colorbar(shown, ax=planes, label="mask", ticks=(0, 0.5, 1), pad=0.02, shrink=0.8)
         rings.set(xlabel="radius / highest frequency", ylabel="mean of the mask", ylim=(0, 1.02))
         rings.legend(frameon=False, fontsize=8)
@@ -106,9 +130,13 @@ def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
 
 
 def figure_history(history: pd.DataFrame) -> Picture:
-    """How the plain network's masks settle: L1 share (left) and invariance cost (right) by epoch, for each fit."""
+    """Convergence of the fits of N's mask: L1 share (left) and invariance cost (right) by epoch.
+
+    Args:
+        history: `mask_history.csv`.
+    """
     rows = history[(history["regime"] == "N") & (history["repetition"] == 0)]
-    labels = {"plain": "batches", "order": "other order", "half": "half the images", "single": "one image a step"}
+    labels = {"plain": "minibatches", "order": "other order", "half": "half the images", "single": "batch size 1"}
     colours = dict(zip(labels, (BLUE, VERMILION, GREEN, ORANGE), strict=True))
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = canvas((7.4, 2.9), 1, 2)
@@ -123,16 +151,21 @@ def figure_history(history: pd.DataFrame) -> Picture:
 
 
 def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -> Picture:
-    """The plain network's mask beside masks that should agree with it, each with its correlation."""
+    """The mask of N beside masks that should agree with it, each with its correlation.
+
+    Args:
+        masks: `dataset_masks.npz`.
+        stability: `stability.csv`.
+    """
     shown = {
-        "fitted once": masks["N"][0],
+        "minibatches": masks["N"][0],
         "other order": masks["N.order"],
         "half the images": masks["N.half"],
-        "one image a step": masks["N.single"],
-        "another network": masks["N"][1],
+        "batch size 1": masks["N.single"],
+        "another seed": masks["N"][1],
     }
-    found = stability[stability["regime"] == "N"].groupby("pair")["correlation"].first()
-    values = dict(zip(list(shown)[1:], found[["order", "half", "single", "network"]], strict=True))
+    correlations = stability[stability["regime"] == "N"].groupby("pair")["correlation"].first()
+    values = dict(zip(list(shown)[1:], correlations[["order", "half", "single", "network"]], strict=True))
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 1.9), 1, 5)
         for one, (name, mask) in zip(axes, shown.items(), strict=True):
@@ -142,12 +175,16 @@ def figure_stability(masks: Mapping[str, np.ndarray], stability: pd.DataFrame) -
 
 
 def figure_synthetic(arrays: Mapping[str, np.ndarray]) -> Picture:
-    """A planted image, the frequencies it was made of, and the mask that was learned."""
+    """A synthetic image, the frequencies it consists of, and the learned mask.
+
+    Args:
+        arrays: `images` (classes, H, W) uint8; `tones`, `distractors` and `mask`, each (H, W).
+    """
     tones, distractors = arrays["tones"], arrays["distractors"]
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.9), 1, 3)
-        show(axes[0], arrays["images"][0], "an image", vmin=0, vmax=255)
-        show(axes[1], np.ones_like(tones), "what was planted", vmin=0, vmax=1)
+        show(axes[0], arrays["images"][0], "image", vmin=0, vmax=255)
+        show(axes[1], np.ones_like(tones), "its frequencies", vmin=0, vmax=1)
         for plane, colour, marker, label in (
             (tones, BLUE, "o", "class tones"),
             (distractors, ORANGE, "s", "distractors"),
@@ -156,46 +193,63 @@ def figure_synthetic(arrays: Mapping[str, np.ndarray]) -> Picture:
             axes[1].plot(columns, rows, marker, color=colour, markersize=5, label=label, linestyle="none")
         axes[1].spines[:].set_visible(True)
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), frameon=False, ncols=2, handletextpad=0)
-        picture = show(axes[2], centred(arrays["mask"]), "the learned mask", vmin=0, vmax=1, cmap="viridis")
+        picture = show(axes[2], centred(arrays["mask"]), "learned mask", vmin=0, vmax=1, cmap="viridis")
         figure.colorbar(picture, ax=axes[2], ticks=(0, 0.5, 1), shrink=0.8)
     return figure
 
 
 def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Accuracy of each regime unmasked, behind its mask and under the attack; rates: kind -> regime -> percent."""
-    colours = {"standard": BLUE, "masked": GREEN, "attacked": VERMILION}
+    """Accuracy of each network unmasked, with its dataset mask applied, and under the training attack.
+
+    Args:
+        rates: "standard", "masked" and "attacked" -> regime -> percent.
+    """
+    kinds = {
+        "standard": ("unmasked", BLUE),
+        "masked": ("dataset mask applied", GREEN),
+        "attacked": ("under PGD", VERMILION),
+    }
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.6))
-        for offset, (kind, values) in enumerate(rates.items()):
+        for offset, (kind, (label, colour)) in enumerate(kinds.items()):
+            values = rates[kind]
             places = np.arange(len(values)) + 0.27 * (offset - 1)
-            bars = axes.bar(places, list(values.values()), 0.25, color=colours[kind], label=kind)
+            bars = axes.bar(places, list(values.values()), 0.25, color=colour, label=label)
             axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=1)
-        axes.set_xticks(range(len(values)), [f"{name}  {REGIMES[name]}" for name in values])
+        axes.set_xticks(range(len(values)), [_narrow(name) for name in values])
         axes.set(ylabel="accuracy (%)", ylim=(0, 105))
         axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return figure
 
 
 def figure_translation(table: pd.DataFrame) -> Picture:
-    """What is left of a filter averaged over translations, by frequency: measured (points) and the sinc (line)."""
-    reach = 0.4  # of the side, as in the translation regime
+    """Relative amplitude of a filter averaged over translations, by frequency: measured (points) and the sinc (line).
+
+    Args:
+        table: `translation.csv`.
+    """
+    reach = 0.4  # of the image size, as in training regime T
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.3))
         fine = np.linspace(0, table["frequency"].max(), 400)
         axes.plot(fine, np.abs(np.sinc(2 * reach * fine)), color=GRAY, lw=1, label=r"$|\mathrm{sinc}\,2af|$")
         axes.plot(table["frequency"], table["measured"], "o", color=BLUE, markersize=4, label="averaged filter")
-        axes.set(xlabel="frequency $f$ (cycles)", ylabel="amplitude left", ylim=(0, 1.02))
+        axes.set(xlabel="frequency $f$ (cycles)", ylabel="relative amplitude", ylim=(0, 1.02))
         axes.legend(frameon=False)
     return figure
 
 
 def figure_architectures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
-    """Dataset masks of N and A, and their difference; masks: architecture (a row) -> regime -> (h, h)."""
+    """Dataset masks of N and A, and their difference, one row per architecture.
+
+    Args:
+        masks: architecture -> regime -> (H, W).
+    """
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((6, 0.3 + 1.7 * len(masks)), len(masks), 3, squeeze=False)
+        figure, grid = canvas((6, 0.3 + 1.9 * len(masks)), len(masks), 3, squeeze=False)
         for axes, (name, row) in zip(grid, masks.items(), strict=True):
             for one, regime in zip(axes, "NA", strict=False):
-                left = show(one, centred(row[regime]), f"{regime}  {REGIMES[regime]}", vmin=0, vmax=1, cmap="viridis")
+                left = show(one, centred(row[regime]), _narrow(regime), vmin=0, vmax=1, cmap="viridis")
             change = centred(row["A"] - row["N"])
             right = show(axes[2], change, "A \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
             axes[0].set_ylabel(name)
@@ -204,33 +258,31 @@ def figure_architectures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Pictu
     return figure
 
 
-TRAINED = {"N": "N: standard", "A": "A: trained against attacks"}
-
-
 def figure_home(
     masks: Mapping[str, np.ndarray], image: np.ndarray, rates: Mapping[str, Mapping[str, float]]
 ) -> Picture:
-    """For N and A, a row each: the dataset mask, a picture of only its frequencies, accuracy with and without it.
+    """Figure of the introduction, one row for N and one for A: dataset mask, filtered image, accuracies.
 
-    masks: regime -> (repetitions, H, W), of which the first is shown; image: (H, W) in [0, 1], filtered about its mean;
-    rates: "standard" and "masked" -> regime -> percent.
+    Args:
+        masks: regime -> (repetitions, H, W), of which the first is shown.
+        image: (H, W) in [0, 1], filtered about its mean.
+        rates: "standard" and "masked" -> regime -> percent.
     """
     plane = from_numpy(image)[None, None]  # (1, 1, H, W)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 4.2), 2, 3, width_ratios=(1, 1, 1.1))
-        for (regime, title), (left, middle, right) in zip(TRAINED.items(), grid, strict=True):
+        for regime, (left, middle, right) in zip("NA", grid, strict=True):
             mask = masks[regime][0]
             picture = show(left, centred(mask), "", vmin=0, vmax=1, cmap="viridis")
-            left.set_ylabel(title, fontweight="bold")
-            seen = apply_mask(plane, half_plane(from_numpy(mask)), float(image.mean()))
-            show(middle, seen[0, 0].numpy(), "", vmin=0, vmax=1)
+            left.set_ylabel(_narrow(regime), fontweight="bold")
+            filtered = apply_mask(plane, half_plane(from_numpy(mask)), float(image.mean()))
+            show(middle, filtered[0, 0].numpy(), "", vmin=0, vmax=1)
             values = [rates[kind][regime] for kind in ("masked", "standard")]
-            bars = right.barh(("only\nthese", "all"), values, 0.6, color=(GREEN, BLUE))
+            bars = right.barh(("mask\napplied", "unmasked"), values, 0.6, color=(GREEN, BLUE))
             right.bar_label(bars, fmt="%.0f", padding=3)
             right.set(xlim=(0, 112), xticks=(0, 50, 100))
-        for axes, title in zip(
-            grid[0], ("frequencies it needs", "a picture of only these", "accuracy (%)"), strict=True
-        ):
+        titles = ("dataset mask", "image with mask applied", "accuracy (%)")
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         figure.colorbar(picture, ax=grid[:, 0], location="left", ticks=(0, 0.5, 1), shrink=0.5, label="mask")
     return figure

@@ -1,33 +1,42 @@
-"""The figure of Fourier heat maps."""
+"""The figure of the chapter on Fourier heat maps."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
 
 from fmlib.pipeline.plotting import BLUE, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
+from fmlib.studies.fourier_heat_maps.experiment import NETWORKS
 
 
 def figure_heat(heat: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> Picture:
-    """For each network a row: its heat map, its dataset mask, and error against the mask's entry, a point a frequency.
+    """One row per network: heat map, dataset mask, and error rate against mask with one point per frequency.
 
-    heat: regime -> percent of images misclassified, full plane (H, W); masks: regime -> (H, W).
+    Args:
+        heat: regime -> percentage of images misclassified, full plane (H, W).
+        masks: regime -> dataset mask, full plane (H, W).
     """
     colours = (BLUE, VERMILION, GREEN, ORANGE)
     top = max(plane.max() for plane in heat.values())
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1 + 1.8 * len(heat)), len(heat), 3, width_ratios=(1, 1, 1.1), sharex="col")
+        figure, grid = canvas((7.6, 1 + 1.8 * len(heat)), len(heat), 3, width_ratios=(1, 1, 1.1), sharex="col")
         for (regime, plane), colour, (left, middle, right) in zip(heat.items(), colours, grid, strict=False):
             errors = show(left, centred(plane), "", vmin=0, vmax=top, cmap="magma")
-            left.set_ylabel(regime.replace("-", "\N{MINUS SIGN}"), fontweight="bold", rotation=0, labelpad=12)
+            left.set_ylabel(_label(regime), rotation=0, ha="right", va="center", fontsize=9)
             mask = show(middle, centred(masks[regime]), "", vmin=0, vmax=1, cmap="viridis")
             right.scatter(masks[regime].ravel(), plane.ravel(), s=3, alpha=0.3, color=colour, linewidths=0)
-            right.set(ylabel="errors (%)", ylim=(0, 100))
-        for axes, title in zip(grid[0], ("errors under each frequency", "dataset mask", "both"), strict=True):
+            right.set(ylabel="error rate (%)", ylim=(0, 100))
+        for axes, title in zip(grid[0], ("Fourier heat map", "dataset mask", "error rate vs. mask"), strict=True):
             axes.set_title(title)
         grid[-1, 2].set_xlabel("mask")
-        figure.colorbar(errors, ax=grid[:, 0], location="bottom", label="errors (%)", shrink=0.8)
+        figure.colorbar(errors, ax=grid[:, 0], location="bottom", label="error rate (%)", shrink=0.8)
         figure.colorbar(mask, ax=grid[:, 1], location="bottom", label="mask", ticks=(0, 0.5, 1), shrink=0.8)
     return figure
+
+
+def _label(regime: str) -> str:
+    """The network's full name and its symbol, on several lines."""
+    return f"{textwrap.fill(NETWORKS[regime], 14)}\n({regime})".replace("-", "\N{MINUS SIGN}")

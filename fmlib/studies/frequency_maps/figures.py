@@ -1,4 +1,4 @@
-"""The figures of frequency maps: single maps, mean maps, how alike they are, and classes crossed."""
+"""Figures of the chapter on frequency maps: examples, mean maps, similarity, and the transfer of class maps."""
 
 from __future__ import annotations
 
@@ -12,41 +12,50 @@ from torch import from_numpy
 from fmlib.core.spectra import full_plane
 from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
 
-#: Kind of map -> its colour and line.
+#: Kind of map -> its colour and line style.
 KINDS = {"essential": (BLUE, "-"), "PGD": (VERMILION, "-"), "DeepFool": (GREEN, "--"), "FAB": (ORANGE, ":")}
 
+#: Measure of similarity -> its title.
 MEASURES = {
     "dimension": "$I_d$Cor",
-    "distance": "distance corr., squared",
+    "distance": "distance correlation$^2$",
     "svcca": "SVCCA",
-    "cosine": "cosine",
+    "cosine": "cosine similarity",
 }
+
+#: Network -> its full name.
+NETWORKS = {"N": "standard\n(N)", "A": "adversarially\ntrained (A)"}
 
 
 def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
-    """An image of each class (rows), its essential map and its adversarial maps, DC in the middle.
+    """One image per class (rows), its essential map and its adversarial maps, DC in the middle.
 
-    examples: "x" and each kind of map -> (classes, H, W), nan where a class has none.
+    Args:
+        examples: "x" and each kind of map -> (classes, H, W), nan where a class has none.
+        names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 1.35 * len(names) + 0.5), len(names), 1 + len(KINDS), squeeze=False)
-        for number, (name, row) in enumerate(zip(names, grid, strict=True)):
-            show(row[0], examples["x"][number].astype(float), "", vmin=0, vmax=1)
+        for index, (name, row) in enumerate(zip(names, grid, strict=True)):
+            show(row[0], examples["x"][index].astype(float), "", vmin=0, vmax=1)
             row[0].set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
             for axes, kind in zip(row[1:], KINDS, strict=True):
-                plane = centred(examples[kind][number].astype(float))
+                plane = centred(examples[kind][index].astype(float))
                 picture = show(axes, plane, "", vmin=0, vmax=1, cmap="viridis")
-        for axes, title in zip(grid[0], ("image", *KINDS), strict=True):
+        for axes, title in zip(grid[0], ("image", *(f"{kind} map" for kind in KINDS)), strict=True):
             axes.set_title(title)
         figure.colorbar(picture, ax=grid, label="map", ticks=(0, 0.5, 1), pad=0.01, shrink=0.5)
     return figure
 
 
 def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequence[str]) -> Picture:
-    """For each network a row: its mean maps of each kind, DC in the middle, and the mean radial energy of single maps.
+    """One row per network: its mean maps of each kind, DC in the middle, and the mean radial energy of single maps.
 
-    arrays: "mean.<network> <kind>" (H, W) and "radial.<network> <kind>" (64,). Mean maps share one scale, up to the
-    largest value beside DC.
+    Mean maps share one colour scale, up to the largest value other than DC.
+
+    Args:
+        arrays: "mean.<network> <kind>" (H, W) and "radial.<network> <kind>" (64,), as in `frequency_maps.npz`.
+        networks: such as ("N", "A").
     """
     groups = [f"{network} {kind}" for network in networks for kind in KINDS]
     top = max(float(arrays[f"mean.{group}"].flat[1:].max()) for group in groups)
@@ -54,7 +63,7 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
         size = (7.6, 1.7 * len(networks) + 0.9)
         figure, grid = canvas(size, len(networks), 1 + len(KINDS), width_ratios=(1, 1, 1, 1, 1.8), squeeze=False)
         for network, row in zip(networks, grid, strict=True):
-            row[0].set_ylabel(network, fontweight="bold", rotation=0, labelpad=10)
+            row[0].set_ylabel(NETWORKS[network], rotation=0, ha="right", va="center", fontsize=9)
             for axes, (kind, (colour, line)) in zip(row, KINDS.items(), strict=False):
                 plane = centred(arrays[f"mean.{network} {kind}"])
                 picture = show(axes, plane, "", vmin=0, vmax=top, cmap="magma")
@@ -62,10 +71,10 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
                 radii = (np.arange(len(energy)) + 0.5) / len(energy)
                 row[-1].plot(radii, energy, color=colour, linestyle=line, linewidth=1.4, label=kind)
             row[-1].set(xlim=(0, 1), ylim=(0, None))
-        for axes, title in zip(grid[0], (*KINDS, "radial energy"), strict=True):
+        for axes, title in zip(grid[0], (*(f"{kind} maps" for kind in KINDS), "radial energy"), strict=True):
             axes.set_title(title)
         grid[0, -1].legend(frameon=False, handlelength=1.6)
-        grid[-1, -1].set_xlabel("radius (of the corner's)")
+        grid[-1, -1].set_xlabel("radius / corner radius")
         figure.colorbar(
             picture, ax=grid[:, :-1], label="mean map", extend="max", location="bottom", shrink=0.5, aspect=40
         )
@@ -73,12 +82,15 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
 
 
 def figure_similarity(table: pd.DataFrame) -> Picture:
-    """For each measure a panel, for each comparison a row: the value of the pairs, and 95% of the shuffled ones.
+    """One panel per measure, one row per comparison: similarity of the paired maps, and 95% of shuffled pairings.
 
-    table: rows of `map_similarity.csv`; bars are of pairings shuffled among all images (gray) and within classes.
+    Gray bars are of pairings shuffled among all images, orange ones of pairings shuffled within classes.
+
+    Args:
+        table: `map_similarity.csv`.
     """
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
-    ways = {"all": (GRAY, -0.18, "shuffled"), "class": (ORANGE, 0.18, "shuffled within classes")}
+    ways = {"all": (GRAY, -0.18, "shuffled among all images"), "class": (ORANGE, 0.18, "shuffled within classes")}
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.6, 0.34 * len(pairs) + 1.3), 1, len(MEASURES), sharey=True)
         for axes, (measure, title) in zip(grid, MEASURES.items(), strict=True):
@@ -88,9 +100,9 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
                 places = np.arange(len(pairs))
                 axes.barh(places + shift, rows["high"] - rows["low"], 0.3, rows["low"], color=colour, label=label)
                 if way == "class":
-                    axes.plot(rows["value"], places, "o", color=BLUE, markersize=5, label="as paired", zorder=3)
+                    axes.plot(rows["value"], places, "o", color=BLUE, markersize=5, label="paired maps", zorder=3)
             axes.set_title(title, fontsize=9)
-            if measure != "svcca":  # which is far above 0 for any sets as small as these
+            if measure != "svcca":  # it is far above 0 for any sets of this size
                 axes.axvline(0, color="black", linewidth=0.6)
             axes.margins(x=0.12)
         grid[0].set(yticks=range(len(pairs)), yticklabels=[_pair(*pair) for pair in pairs])
@@ -101,13 +113,20 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
 
 
 def _pair(first: str, second: str) -> str:
-    """Two sets of maps in words: "N: essential, PGD", or with both networks if they differ."""
-    (one, kind), (other, another) = first.split(), second.split()
-    return f"{one}: {kind}, {another}" if one == other else f"{one}, {other}: {kind}"
+    """The label of a comparison: "N: essential, PGD", or "N, A: essential" for two networks."""
+    (network, kind), (other_network, other_kind) = first.split(), second.split()
+    if network == other_network:
+        return f"{network}: {kind}, {other_kind}"
+    return f"{network}, {other_network}: {kind}"
 
 
 def figure_class_maps(half: np.ndarray, names: Sequence[str]) -> Picture:
-    """The essential map of each class, a mean over channels, DC in the middle: (classes, C, H, W // 2 + 1)."""
+    """The essential map of each class, averaged over channels, DC in the middle.
+
+    Args:
+        half: (classes, C, H, W // 2 + 1).
+        names: of the classes.
+    """
     planes = full_plane(from_numpy(half.astype(np.float32)), 2 * (half.shape[-1] - 1)).mean(1).numpy()
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 1.9), 1, len(names), squeeze=False)
@@ -118,9 +137,11 @@ def figure_class_maps(half: np.ndarray, names: Sequence[str]) -> Picture:
 
 
 def figure_class_transfer(rates: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
-    """What N makes of images of each class (rows) without a map and behind the map of each class (columns).
+    """N's accuracy on images of each class (rows) without a map and with the map of each class applied (columns).
 
-    rates: title -> percent classified rightly (classes, 1 + classes); nan, drawn blank, where there is no image.
+    Args:
+        rates: title -> accuracy in percent (classes, 1 + classes); nan, drawn blank, where there are no images.
+        names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.6, 3.4), 1, len(rates), sharey=True)
@@ -135,7 +156,7 @@ def figure_class_transfer(rates: Mapping[str, np.ndarray], names: Sequence[str])
             axes.spines[:].set_visible(False)
             axes.axvline(0.5, color="white", linewidth=3)
         grid[0].set_yticks(range(len(names)), names)
-        grid[0].set_ylabel("images of")
-        figure.colorbar(picture, ax=grid, label="classified rightly (%)", shrink=0.8, pad=0.01)
-        figure.supxlabel("behind the map of", fontsize=10)
+        grid[0].set_ylabel("class of the images")
+        figure.colorbar(picture, ax=grid, label="accuracy (%)", shrink=0.8, pad=0.01)
+        figure.supxlabel("class of the map applied", fontsize=10)
     return figure

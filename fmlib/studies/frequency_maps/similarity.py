@@ -1,22 +1,23 @@
-"""How alike are two sets of vectors? Cosines, SVCCA, distance correlation, correlation of intrinsic dimension.
+"""Similarity of two sets of vectors: cosine, SVCCA, distance correlation, correlation of intrinsic dimension.
 
-A set is an array (n, p), the other (n, q); their rows are paired, such as the essential and the adversarial map of
-each image, flattened. Every measure raises `FmlibError` for sets that cannot be paired, for too few rows and for
-values that are not finite.
+The sets are arrays (n, p) and (n, q) whose rows are paired, such as the flattened essential and adversarial map of each
+image. Every measure raises `FmlibError` for sets that cannot be paired, for too few rows and for values that are not
+finite.
 
 **Correlation of intrinsic dimension** (Basile et al. 2024, arXiv 2406.15812). With d1, d2 and d12 the dimensions of
-two sets and of their rows joined end to end,
+the two sets and of their concatenated rows,
 
     (d1 + d2 - d12) / max(d1, d2)
 
-is 1 where each set follows from the other and 0 where they are independent; estimates may lie somewhat beyond. High
-dimensions are underestimated, d12 more than the others, so that even independent sets score well above 0: judge by the
-shuffled pairings. The p-value, (1 + shufflings with a smaller d12) / (1 + shufflings), is uniform for independent sets.
+is 1 if each set determines the other and 0 if they are independent; estimates may lie slightly outside. High dimensions
+are underestimated, d12 more than the others, so that even independent sets score well above 0: compare with shuffled
+pairings. The p-value, (1 + shuffled pairings with a smaller d12) / (1 + shuffled pairings), is uniform for independent
+sets.
 
-**Preparation.** The authors prepare each set by itself, join the rows and do nothing to the joined ones. So squared
-distances between joined rows are the sums of the sets' own, and a shuffled pairing permutes one of the two matrices:
-the same distances, up to rounding, as from the joined rows. The maps of Basile et al. (2023) are `standardised` and
-then `directed`. Their cylinder is standardised only: directed, two coordinates would be a circle.
+**Preparation.** The authors prepare each set separately and concatenate the rows without rescaling them. The squared
+distances between concatenated rows are therefore the sums of those within the two sets, and shuffling a pairing
+permutes one of the two matrices. The maps of Basile et al. (2023) are `standardised`, then scaled to `unit_rows`. Their
+cylinder is standardised only: with unit rows, two coordinates would form a circle.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from scipy.spatial.distance import pdist, squareform
 
 from fmlib.core.errors import require
 
-LEAST = 10  # distinct points that a dimension is estimated from
+#: Distinct points needed to estimate a dimension.
+MIN_POINTS = 10
 
-ALIKE = "the rows of a set are all alike: there is nothing to compare"
+_CONSTANT = "all rows of a set are identical: there is nothing to compare"
 
 
 def standardised(vectors: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and standard deviation 1: (x - mean) / (std + 1e-6), so that a constant one is 0. (n, p)."""
-    vectors = vectors.astype(np.float64)  # in single precision the mean of equal values may be another by 1e-8
+    """Columns with mean 0 and standard deviation 1, (x - mean) / (std + 1e-6): (n, p). A constant column becomes 0."""
+    vectors = vectors.astype(np.float64)  # in single precision the mean of equal values may be off by 1e-8
     return (vectors - vectors.mean(0)) / (vectors.std(0, ddof=1) + 1e-6)
 
 
-def directed(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, those of zeros as they are: (n, p). A single column, which would keep its signs only, stays."""
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, rows of zeros unchanged: (n, p). A single column, which would keep only signs, too."""
     if vectors.shape[1] == 1:
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -48,21 +50,24 @@ def directed(vectors: np.ndarray) -> np.ndarray:
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between the two rows of each pair, of sets (n, p): (n,). Rows of zeros are refused."""
+    """Cosine similarity of each pair of rows, of two sets (n, p): (n,). Raises `FmlibError` for rows of zeros."""
     _check_pairs(first, second, 1)
-    require(first.shape == second.shape, f"rows of {first.shape[1]} and of {second.shape[1]} values make no angle")
+    require(
+        first.shape == second.shape,
+        f"rows of {first.shape[1]} and of {second.shape[1]} values have no cosine: compare rows of one length",
+    )
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     require(bool((lengths > 0).all()), "a row of zeros has no direction: leave empty maps out")
     return (first * second).sum(1) / lengths
 
 
 def svcca(first: np.ndarray, second: np.ndarray, share: float = 0.99) -> float:
-    """SVCCA: the mean canonical correlation of two sets' strongest directions, from 0 to 1 (Raghu et al. 2017).
+    """SVCCA: the mean canonical correlation of two sets' leading directions, from 0 to 1 (Raghu et al. 2017).
 
-    Of each set with its columns centred, X = U S V', it keeps the fewest directions whose singular values make up
-    `share` of their sum, as the authors' library (anatome) does; the correlations are the singular values of U1' U2.
-    Orthogonal maps, shifts and scalings of a set change nothing. Independent sets do not score 0: k and l directions
-    of n - 1 < k + l have some in common, so compare with shuffled pairings.
+    Of each set with centred columns, X = U S V', it keeps the fewest directions whose singular values sum to `share` of
+    the total, as the authors' library (anatome) does. The correlations are the singular values of U1' U2. The value is
+    invariant to orthogonal maps, shifts and scalings of a set. Independent sets do not score 0: k and l directions
+    overlap if n - 1 < k + l, so compare with shuffled pairings.
     """
     _check_pairs(first, second, 2)
     return float(np.linalg.svd(_directions(first, share).T @ _directions(second, share), compute_uv=False).mean())
@@ -71,16 +76,16 @@ def svcca(first: np.ndarray, second: np.ndarray, share: float = 0.99) -> float:
 def _directions(vectors: np.ndarray, share: float) -> np.ndarray:
     """The left singular vectors that `svcca` keeps: (n, k)."""
     left, values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-    require(values[0] > 0, ALIKE)
+    require(values[0] > 0, _CONSTANT)
     return left[:, : 1 + np.searchsorted(values.cumsum(), share * values.sum())]
 
 
 def squared_distance_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """R_n^2, the square of the sample distance correlation, from 0 to 1 (Székely, Rizzo and Bakirov 2007).
 
-    <A, B> / sqrt(<A, A> <B, B>), with A and B the distances within each set less the means of their rows and columns,
-    plus the whole's. Biased upwards: never 0 for independent samples. Basile et al. report this square, without a
-    root, of `directed` sets. Orthogonal maps, shifts and scalings of a set change nothing.
+    <A, B> / sqrt(<A, A> <B, B>), with A and B the doubly centred distance matrices of the two sets. It is biased
+    upwards: never 0 for independent samples. Basile et al. report this square, of `unit_rows`. The value is invariant
+    to orthogonal maps, shifts and scalings of a set.
     """
 
     def centred(distances: np.ndarray) -> np.ndarray:
@@ -92,16 +97,16 @@ def squared_distance_correlation(first: np.ndarray, second: np.ndarray) -> float
 
 
 def corrected_distance_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """The bias-corrected estimate of the same square, about 0 for independent samples (Székely and Rizzo 2014).
+    """Bias-corrected squared distance correlation, about 0 for independent samples (Székely and Rizzo 2014).
 
-    It may be negative. A and B are centred by sums over n - 2 and (n - 1)(n - 2) entries, their diagonals left out.
+    It may be negative. A and B are U-centred: sums are divided by n - 2 and (n - 1)(n - 2), and the diagonal is 0.
     """
 
     def centred(distances: np.ndarray) -> np.ndarray:
         count, sums = len(distances), distances.sum(0)
-        found = distances - (sums + sums[:, None]) / (count - 2) + sums.sum() / ((count - 1) * (count - 2))
-        np.fill_diagonal(found, 0)
-        return found
+        result = distances - (sums + sums[:, None]) / (count - 2) + sums.sum() / ((count - 1) * (count - 2))
+        np.fill_diagonal(result, 0)
+        return result
 
     _check_pairs(first, second, 4)
     return _alignment(centred(_distances(first)), centred(_distances(second)))
@@ -112,25 +117,28 @@ def _distances(vectors: np.ndarray) -> np.ndarray:
 
 
 def _alignment(first: np.ndarray, second: np.ndarray) -> float:
-    """Cosine of two matrices as vectors."""
+    """Cosine similarity of two matrices, flattened."""
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    require(lengths > 0, ALIKE)
+    require(lengths > 0, _CONSTANT)
     return float((first * second).sum() / lengths)
 
 
 def intrinsic_dimension(vectors: np.ndarray) -> float:
-    """The TwoNN estimate of a set's dimension (n, p) (Facco et al. 2017), by scikit-dimension.
+    """The TwoNN estimate of the intrinsic dimension of a set (n, p) (Facco et al. 2017), by scikit-dimension.
 
-    mu = r2 / r1 of each point's two nearest neighbours has the distribution F(mu) = 1 - mu^-d. d is the slope through
-    the origin of -log(1 - F) on log mu, over the lowest 90 %. Points with r1 = 0 or r1 = r2 are left out, as the
-    authors do. Raises `FmlibError` if fewer than ten points are left.
+    mu = r2 / r1 of each point's two nearest neighbours has the distribution F(mu) = 1 - mu^-d. d is the slope of
+    -log(1 - F) on log mu through the origin, over the lowest 90%. Points with r1 = 0 or r1 = r2 are left out, as in the
+    authors' code.
+
+    Raises:
+        FmlibError: fewer than `MIN_POINTS` points are left.
     """
-    _check_pairs(vectors, vectors, LEAST)
+    _check_pairs(vectors, vectors, MIN_POINTS)
     return _dimension(_squares(vectors))
 
 
 def _squares(vectors: np.ndarray) -> np.ndarray:
-    """Squared distances (n, n), taken pair by pair so that equal rows are exactly 0 apart; the diagonal is infinite."""
+    """Squared distances (n, n), inf on the diagonal; computed pair by pair, so that equal rows have exactly 0."""
     squares = squareform(pdist(vectors, "sqeuclidean"))
     np.fill_diagonal(squares, np.inf)
     return squares
@@ -141,16 +149,22 @@ def _dimension(squares: np.ndarray) -> float:
 
     nearest = np.sqrt(np.partition(squares, 1, axis=1)[:, :2])  # (n, 2): r1, r2
     nearest = nearest[(nearest[:, 0] > 0) & (nearest[:, 0] < nearest[:, 1])]
-    require(len(nearest) >= LEAST, f"{len(nearest)} points with distinct neighbours are too few: it takes {LEAST}")
+    require(
+        len(nearest) >= MIN_POINTS,
+        f"{len(nearest)} points with distinct neighbours are too few: at least {MIN_POINTS} are needed",
+    )
     return float(TwoNN(dist=True).fit(nearest).dimension_)
 
 
 @dataclass
 class DimensionCorrelation:
-    """The correlation of two sets' dimensions, and what it is made of.
+    """The correlation of intrinsic dimension of two sets, with the dimensions that it is computed from.
 
-    value: of the pairing as given; p: its p-value; first, second, joined: d1, d2, d12; shuffled: (shuffles,) the
-    correlation of each shuffled pairing.
+    Args:
+        value: the correlation of the given pairing.
+        p: its p-value.
+        first, second, joined: d1, d2 and d12.
+        shuffled: the correlation of each shuffled pairing, (shuffles,).
     """
 
     value: float
@@ -164,11 +178,17 @@ class DimensionCorrelation:
 def dimension_correlation(
     first: np.ndarray, second: np.ndarray, *, seed: int, shuffles: int = 100, groups: np.ndarray | None = None
 ) -> DimensionCorrelation:
-    """The correlation of intrinsic dimension of two prepared sets, and its p-value (see the module's docstring).
+    """The correlation of intrinsic dimension of two prepared sets, and its p-value: see the module's docstring.
 
-    The shuffled pairings are those of `pairings`; without any, p is 1.
+    Args:
+        first: (n, p).
+        second: (n, q), its rows paired with those of `first`.
+        seed, shuffles, groups: of the shuffled pairings, see `pairings`; without any, p is 1.
+
+    Raises:
+        FmlibError: the sets cannot be paired, are not finite or have too few distinct rows.
     """
-    _check_pairs(first, second, LEAST)
+    _check_pairs(first, second, MIN_POINTS)
     ours, theirs = _squares(first), _squares(second)
     one, other, joined = _dimension(ours), _dimension(theirs), _dimension(ours + theirs)
     orders = pairings(len(first), seed=seed, shuffles=shuffles, groups=groups)
@@ -184,9 +204,13 @@ def dimension_correlation(
 
 
 def pairings(count: int, *, seed: int, shuffles: int, groups: np.ndarray | None = None) -> list[np.ndarray]:
-    """Random orders of `count` rows, `shuffles` of them, that follow from `seed`: (count,) int each.
+    """Random permutations of `count` rows, each (count,) int.
 
-    groups: (count,) labels; rows then change places within their group only, such as the images of one class.
+    Args:
+        count: number of rows.
+        seed: of the permutations.
+        shuffles: number of permutations.
+        groups: (count,) labels, such as the classes of images; rows are then permuted within their group only.
     """
     rng = np.random.default_rng(seed)
     if groups is None:
@@ -202,10 +226,10 @@ def pairings(count: int, *, seed: int, shuffles: int, groups: np.ndarray | None 
     return orders
 
 
-def _check_pairs(first: np.ndarray, second: np.ndarray, least: int) -> None:
-    """Raise `FmlibError` unless the sets are finite (n, p) and (n, q), and n is at least `least`."""
+def _check_pairs(first: np.ndarray, second: np.ndarray, minimum: int) -> None:
+    """Raise `FmlibError` unless the sets are finite (n, p) and (n, q), and n is at least `minimum`."""
     require(first.ndim == second.ndim == 2, f"sets of vectors are (n, p), not {first.shape} and {second.shape}")
     require(len(first) == len(second), f"{len(first)} rows cannot be paired with {len(second)}")
-    require(len(first) >= least, f"{len(first)} rows are too few: it takes {least}")
+    require(len(first) >= minimum, f"{len(first)} rows are too few: at least {minimum} are needed")
     finite = np.isfinite(first).all() and np.isfinite(second).all()
     require(bool(finite), "the sets hold NaN or infinite values: repair or drop those rows")

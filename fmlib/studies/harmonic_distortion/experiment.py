@@ -1,4 +1,4 @@
-"""TODO"""
+"""Harmonics, intermodulation and translation damping; cheap enough to be computed when they are published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Figure 1 of the paper, the check against exact series, and intermodulation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def _stems(axes: Axes, positions: np.ndarray, heights: np.ndarray, colour: str, 
 
 
 def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> Picture:
-    """Figure 1: a sine and what four activations make of it, wave (left) and amplitude spectrum (right, log scale).
+    """Figure 1: a sine and its image under four activations, waveform (left) and amplitude spectrum (right, log scale).
 
-    `arrays` is what `harmonics.waveforms` returns. Harmonics smaller than `floor` are not drawn.
-    Panels in the paper's order: A sin, B softplus, C tanh, D ReLU, E hardtanh.
+    Panels in the paper's order: A sine, B softplus, C tanh, D ReLU, E hardtanh.
+
+    Args:
+        arrays: as `harmonics.waveforms` returns them.
+        floor: smaller amplitudes are not drawn.
     """
     names = ("identity", "softplus", "tanh", "relu", "hardtanh")
     with matplotlib.rc_context(STYLE):
@@ -43,7 +46,7 @@ def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> P
             wave.plot(arrays["time"], arrays["input"], color=GRAY, linewidth=1, linestyle=(0, (3, 2)))
             wave.plot(arrays["time"], arrays[f"wave_{name}"], color=BLUE, linewidth=2)
             wave.set(ylim=(-1.15, 1.45), yticks=(-1, 0, 1), xlim=(0, 1), xticks=(0, 0.5, 1))
-            title = "sin, the input" if name == "identity" else TITLES[name]
+            title = "sine (input)" if name == "identity" else TITLES[name]
             wave.set_title(f"{letter}  {title}", loc="left", fontweight="bold")
             _stems(spectrum, arrays["harmonic"], arrays[f"amplitude_{name}"], BLUE, floor)
             spectrum.set(yscale="log", ylim=(floor, 3), yticks=(1e-6, 1e-4, 1e-2, 1), xticks=range(0, 17, 2))
@@ -59,7 +62,8 @@ def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> P
 def figure_series(table: pd.DataFrame) -> Picture:
     """Measured against exact amplitudes (left) and the largest error of each activation (right), both on log scales.
 
-    `table` holds the rows of `harmonics.table`; activations without a series, and amplitudes below 1e-8, are left out.
+    Args:
+        table: rows of `harmonics.table`. Activations without a series and amplitudes below 1e-8 are left out.
     """
     known = table.dropna(subset=["exact"]).astype({"exact": float, "error": float})
     worst = known.groupby("activation")["error"].max().sort_values()
@@ -67,7 +71,7 @@ def figure_series(table: pd.DataFrame) -> Picture:
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = canvas((7, 3.4), 1, 2)
         left.plot((3e-8, 2), (3e-8, 2), color=GRAY, linewidth=1)
-        for label, colour, marker in (("smooth", BLUE, "o"), ("with a kink", VERMILION, "s")):
+        for label, colour, marker in (("smooth", BLUE, "o"), ("not differentiable", VERMILION, "s")):
             rows = known[known["activation"].isin(KINKED) == (marker == "s")].query("exact > 1e-8")
             left.plot(rows["exact"], rows["measured"], marker, color=colour, mfc="none", markersize=6, label=label)
         left.set(xscale="log", yscale="log", xlabel="exact amplitude", ylabel="measured amplitude")
@@ -84,10 +88,11 @@ def figure_series(table: pd.DataFrame) -> Picture:
 
 
 def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Picture:
-    """Amplitudes of the products of two tones, up to third order, one panel for each activation.
+    """Amplitudes of the products of two tones, up to third order, one panel per activation; rings are exact values.
 
-    `table` holds the rows of `harmonics.intermodulation_table`. Rings mark exact amplitudes; those below `floor` are
-    not drawn.
+    Args:
+        table: rows of `harmonics.intermodulation_table`.
+        floor: smaller amplitudes are not drawn.
     """
     kinds = {"input tone": ORANGE, "harmonic": BLUE, "intermodulation": VERMILION, "mean": GRAY}
     named = {"DC": "mean", "w1": "input tone", "w2": "input tone"}

@@ -1,10 +1,9 @@
-"""What a pointwise non-linearity does to pure tones: harmonic distortion and intermodulation.
+"""Harmonic distortion and intermodulation of pointwise non-linearities.
 
-A unit sine through a function f is again periodic, f(sin t) = a_0 + sum_k a_k cos kt + b_k sin kt, and the
-amplitude of harmonic k is c_k = hypot(a_k, b_k); a sine alone has c_1 = 1. Each coefficient is found twice: measured
-by the FFT of one evenly sampled period, and computed from a closed form or a convergent series in which no
-integral is sampled. Arrays of coefficients have shape (harmonics + 1, 2): row k holds (a_k, b_k).
-Source: Karantzas et al. (2022), section 2.1 and figure 1.
+A function f of a unit sine is periodic, f(sin t) = a_0 + sum_k a_k cos kt + b_k sin kt, and the amplitude of harmonic k
+is c_k = hypot(a_k, b_k); a sine alone has c_1 = 1. Each coefficient is computed twice: by the FFT of one evenly sampled
+period, and from a closed form or a convergent series without quadrature. Arrays of coefficients have shape
+(harmonics + 1, 2): row k holds (a_k, b_k). Source: Karantzas et al. (2022), section 2.1 and figure 1.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ PRODUCTS = {  # name -> (m, n): the frequency |m w1 + n w2|, up to third order
 
 
 def _period(samples: int) -> Tensor:
-    """`samples` even steps through one period: (samples,), float64, from 0 to just below 2 pi."""
+    """`samples` evenly spaced phases of one period, from 0 to just below 2 pi: (samples,), float64."""
     require(samples >= 4, f"a period needs at least 4 samples, not {samples}")
     return torch.arange(samples, dtype=torch.float64) * (2 * math.pi / samples)
 
@@ -71,11 +70,20 @@ def _measure(function: Function, signal: Tensor) -> np.ndarray:
 def coefficients(function: Function, harmonics: int = 8, samples: int = 4096) -> np.ndarray:
     """(a_k, b_k) of `function(sin t)` for k = 0..harmonics, measured by FFT: (harmonics + 1, 2).
 
-    Harmonics j * samples +- k fold onto k. The error is round-off if the function is analytic near [-1, 1]; with kinks
+    Harmonics j * samples +- k alias onto k. The error is round-off if the function is analytic near [-1, 1]; with kinks
     it falls as 1 / samples^2, and at 4096 samples it is below 4e-7 for relu, leaky_relu and hardtanh.
-    Raises `FmlibError` unless 1 <= harmonics < samples / 2, or if the output has another shape or is not finite.
+
+    Args:
+        function: pointwise, of a float64 tensor.
+        harmonics: the highest one.
+        samples: per period.
+
+    Raises:
+        FmlibError: unless 1 <= harmonics < samples / 2, or if the output has another shape or is not finite.
     """
-    require(1 <= harmonics < samples / 2, f"{samples} samples carry 1 to {(samples - 1) // 2} harmonics: {harmonics}")
+    require(
+        1 <= harmonics < samples / 2, f"{samples} samples allow 1 to {(samples - 1) // 2} harmonics, not {harmonics}"
+    )
     return _measure(function, torch.sin(_period(samples)))[: harmonics + 1]
 
 
@@ -85,7 +93,7 @@ def amplitudes(function: Function, harmonics: int = 8, samples: int = 4096) -> n
 
 
 def _sparse(harmonics: int, **entries: float) -> np.ndarray:
-    """Zero but for the named coefficients, such as a0=0.5 or b1=1.0 (one digit)."""
+    """Coefficients that are zero except the named ones, such as a0=0.5 or b1=1.0 (one digit)."""
     out = np.zeros((harmonics + 1, 2))
     for name, value in entries.items():
         out[int(name[1]) : int(name[1]) + 1, "ab".index(name[0])] = value  # nothing if beyond `harmonics`
@@ -113,7 +121,7 @@ def _tanh(gain: float, harmonics: int) -> np.ndarray:
 
     From tanh x = sum_j 2x / (x^2 + (j - 1/2)^2 pi^2), the logarithmic derivative of the product for cosh (DLMF
     4.36.2), and the Poisson kernel for each 1 / (sin^2 t + sinh^2 u). Leading terms of b_1, 2 gain / ((j - 1/2) pi)^2,
-    sum to gain exactly and are summed apart; 4000 terms then leave an error below 1e-12.
+    sum to gain exactly and are treated separately; 4000 terms then leave an error below 1e-12.
     """
     out, odd, angle = _sparse(harmonics), np.arange(1, harmonics + 1, 2), np.arcsinh(POLES / gain)
     out[odd, 1] = (np.exp(-np.outer(odd, angle)) * (4 / gain / np.cosh(angle))).sum(1)
@@ -132,7 +140,7 @@ def _softplus(harmonics: int) -> np.ndarray:
     """x / 2 + log(2 cosh(x / 2)), with log cosh(x / 2) = sum_j log(1 + x^2 / s_j^2), s_j = (2j - 1) pi (DLMF 4.36.2).
 
     With s_j = sinh(u_j) and q_j = exp(-2 u_j), term j is -2 log(1 - q_j) - 2 sum_m q_j^m cos(2mt) / m. Leading terms,
-    1 / (2 s_j^2), sum to 1/16 exactly and are summed apart; 4000 terms then leave an error below 1e-13.
+    1 / (2 s_j^2), sum to 1/16 exactly and are treated separately; 4000 terms then leave an error below 1e-13.
     """
     poles, even = 2 * POLES, np.arange(2, harmonics + 1, 2)
     q, lead = np.exp(-2 * np.arcsinh(poles)), 1 / 16 - (0.5 / poles**2).sum()
@@ -157,36 +165,53 @@ SERIES: dict[str, Callable[[int], np.ndarray]] = {  # gelu and elu: no closed fo
 def series(name: str, harmonics: int = 8) -> np.ndarray | None:
     """Exact (a_k, b_k) of activation `name` on sin t, k = 0..harmonics: (harmonics + 1, 2); None for gelu and elu.
 
-    Closed forms, or series summed to an error below 1e-12; no quadrature. Raises `FmlibError` for an unknown name.
+    Closed forms, or series summed to an error below 1e-12; no quadrature.
+
+    Args:
+        name: one of `ACTIVATIONS`.
+
+    Raises:
+        FmlibError: the name is unknown, or harmonics < 1.
     """
     require(name in ACTIVATIONS, f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
-    require(harmonics >= 1, f"ask for at least one harmonic, not {harmonics}")
+    require(harmonics >= 1, f"harmonics must be at least one, not {harmonics}")
     return SERIES[name](harmonics) if name in SERIES else None
 
 
 def products(first: int, second: int) -> dict[str, int]:
     """Name -> frequency |m w1 + n w2| of the 13 products up to third order of two tones (see `PRODUCTS`).
 
-    Raises `FmlibError` unless both are positive whole numbers and all the frequencies differ (w1 = 3 w2 fails).
+    Args:
+        first, second: w1 and w2, in cycles per period.
+
+    Raises:
+        FmlibError: unless both are positive integers and all the frequencies differ (w1 = 3 w2 fails).
     """
     whole = all(isinstance(tone, int) and tone > 0 for tone in (first, second))
-    require(whole, f"tones are positive whole numbers of cycles per period, not {first!r} and {second!r}")
+    require(whole, f"tones are positive integers, in cycles per period, not {first!r} and {second!r}")
     found = {name: abs(m * first + n * second) for name, (m, n) in PRODUCTS.items()}
     clash = [name for name, frequency in found.items() if list(found.values()).count(frequency) > 1]
-    require(not clash, f"tones {first} and {second} give one frequency to {', '.join(clash)}: choose other tones")
+    require(not clash, f"with tones {first} and {second}, products {', '.join(clash)} coincide: choose other tones")
     return found
 
 
 def intermodulation(function: Function, first: int, second: int, samples: int = 4096) -> np.ndarray:
-    """Amplitude of `function(cos(w1 t) + cos(w2 t))` at 0, 1, ... cycles per period, below Nyquist: (samples / 2,).
+    """Amplitudes of `function(cos(w1 t) + cos(w2 t))` at 0, 1, ... cycles per period, below Nyquist: (samples / 2,).
 
-    A measured amplitude also holds the products of higher order that share its frequency; for coprime tones they have
-    order about w1 + w2, so large tones keep them small (21 and 29: below 3e-5 for relu, 3e-4 for hardtanh). Two odd
-    tones keep even and odd orders apart. Raises `FmlibError` unless the products up to third order differ (see
-    `products`) and lie below Nyquist.
+    A measured amplitude includes products of higher order at the same frequency. For coprime tones their order is about
+    w1 + w2, so they are small for large tones (21 and 29: below 3e-5 for relu, 3e-4 for hardtanh). With two odd tones,
+    even and odd orders do not coincide.
+
+    Args:
+        function: pointwise, of a float64 tensor.
+        first, second: w1 and w2, in cycles per period.
+        samples: per period.
+
+    Raises:
+        FmlibError: unless the products up to third order differ (see `products`) and lie below Nyquist.
     """
     highest = max(products(first, second).values())
-    require(highest < samples / 2, f"product {highest} is not below Nyquist: take more than {2 * highest} samples")
+    require(highest < samples / 2, f"product {highest} is not below Nyquist: use more than {2 * highest} samples")
     phase = _period(samples)
     return np.hypot(*_measure(function, torch.cos(first * phase) + torch.cos(second * phase)).T)
 
@@ -194,16 +219,17 @@ def intermodulation(function: Function, first: int, second: int, samples: int = 
 def square_intermodulation(first: int, second: int) -> dict[str, float]:
     """Product -> exact amplitude, 0 if absent, of (cos w1 t + cos w2 t)^2; raises as `products` does.
 
-    1 + cos(2 w1 t) / 2 + cos(2 w2 t) / 2 + cos((w1 + w2) t) + cos((w1 - w2) t). Source: the paper, section 2.1.
+    1 + cos(2 w1 t) / 2 + cos(2 w2 t) / 2 + cos((w1 + w2) t) + cos((w1 - w2) t). Source: Karantzas et al. (2022),
+    section 2.1.
     """
     present = {"DC": 1.0, "2w1": 0.5, "2w2": 0.5, "w1+w2": 1.0, "w1-w2": 1.0}
     return {name: present.get(name, 0.0) for name in products(first, second)}
 
 
 def table(harmonics: int = 8, samples: int = 4096) -> list[Row]:
-    """Rows of activation, harmonic, measured, exact, error; the last two are None where `series` is.
+    """One row per activation and harmonic: measured and exact amplitude, and error; the last two None without a series.
 
-    `measured` and `exact` are amplitudes; `error` is the distance between the two pairs (a_k, b_k), signs included.
+    `error` is the Euclidean distance between the two pairs (a_k, b_k), so it includes signs.
     """
     rows: list[Row] = []
     for name, function in ACTIVATIONS.items():
@@ -217,7 +243,7 @@ def table(harmonics: int = 8, samples: int = 4096) -> list[Row]:
 
 
 def intermodulation_table(first: int = 21, second: int = 29, samples: int = 4096) -> list[Row]:
-    """Rows of activation, product, frequency, measured, exact (None but for the square), for each `INTERMODULATED`."""
+    """One row per `INTERMODULATED` activation and product: frequency, measured and exact amplitude (of square only)."""
     exact, rows = square_intermodulation(first, second), []
     for name in INTERMODULATED:
         spectrum = intermodulation(ACTIVATIONS[name], first, second, samples)
@@ -229,8 +255,11 @@ def intermodulation_table(first: int = 21, second: int = 29, samples: int = 4096
 
 
 def waveforms(samples: int = 256) -> dict[str, np.ndarray]:
-    """What figure 1 draws: `time` in periods and `input` = sin(2 pi time), both (samples,); `harmonic` 0..16; and of
-    each activation `wave_<name>` (samples,), its output, and `amplitude_<name>` (17,).
+    """The arrays of figure 1.
+
+    Returns:
+        `time` in periods and `input` = sin(2 pi time), both (samples,); `harmonic`, 0..16; and for each activation
+        `wave_<name>` (samples,), its output, and `amplitude_<name>` (17,).
     """
     phase = _period(samples)
     arrays = {"time": phase.numpy() / (2 * math.pi), "input": torch.sin(phase).numpy(), "harmonic": np.arange(17)}
@@ -241,12 +270,19 @@ def waveforms(samples: int = 256) -> dict[str, np.ndarray]:
 
 
 def translation_damping(reach: float = 0.4, highest: int = 16, shifts: int = 4096) -> list[Row]:
-    """Rows of frequency, measured, exact: what is left of a filter averaged over shifts of up to `reach` either way.
+    """One row per frequency: the relative amplitude of a filter averaged over translations, measured and exact.
 
-    A random filter of one dimension is shifted by `shifts` even steps within +-reach (of its length) and averaged; the
-    amplitude of the average over the filter's own is measured at 0..highest cycles, and is exactly
-    |sinc(2 reach f)|, sinc(x) = sin(pi x) / (pi x). Raises `FmlibError` unless 0 < reach <= 1/2.
+    A random one-dimensional filter is shifted by `shifts` even steps within +-reach and averaged. The amplitude of the
+    average over that of the filter is exactly |sinc(2 reach f)|, sinc(x) = sin(pi x) / (pi x).
     Source: Karantzas et al. (2022), section 3, the argument for a network of one layer.
+
+    Args:
+        reach: largest shift either way, as a share of the filter's length.
+        highest: largest frequency, in cycles per length.
+        shifts: number of shifts.
+
+    Raises:
+        FmlibError: unless 0 < reach <= 1/2.
     """
     require(0 < reach <= 0.5, f"reach is a share of the length, above 0 and at most 1/2, not {reach}")
     own = torch.fft.rfft(torch.randn(4 * highest, generator=generator(0, "filter"), dtype=torch.float64))[: highest + 1]

@@ -1,4 +1,4 @@
-"""The claims on single images and their masks: figure 5, stability, necessity and sufficiency."""
+"""Measures on image masks: size and fit (figure 5), stability between networks, necessity and sufficiency."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from fmlib.studies.shared.profiles import profile
 
 
 def difference(results: Results, first: str, second: str, file: str = "tables", row: int | None = None) -> Measured:
-    """Difference of two such percentages on the same images; row: of a stacked array."""
+    """Difference of two percentages on the same images, in points, with its paired interval.
+
+    Args:
+        first, second: boolean arrays of `file`, (K,); the result is first minus second.
+        row: which row to take, for arrays of shape (rows, K).
+    """
     arrays = results.arrays(file)
     return paired(*(arrays[name] if row is None else arrays[name][row] for name in (first, second)))
 
 
 def mask_mean(results: Results, column: str, kind: str = "N.x") -> Measured:
-    """Mean of a column of the table of image masks."""
+    """Mean of a column of `image_masks.csv` over the masks of one kind."""
     table = results.table("image_masks")
     return average(table[table["kind"] == kind][column].to_numpy(float))
 
 
 def converged_kept(results: Results) -> Measured:
-    """Percent of the masks reported as converged, of all kinds, behind which the prediction is kept."""
+    """Percentage of converged masks, of all kinds, that keep the prediction."""
     table = results.table("image_masks")
     return wilson(table[table["converged"]]["kept"].to_numpy(bool))
 
 
 def converged(results: Results) -> Measured:
+    """Percentage of all masks that met the stop rule."""
     return wilson(results.table("image_masks")["converged"].to_numpy(bool))
 
 
 def stability_mean(results: Results, column: str) -> Measured:
+    """Mean correlation between two networks' masks; column: "same_image", "same_class" or "other_class"."""
     return average(results.table("image_stability")[column].to_numpy())
 
 
 def own_image(results: Results) -> Measured:
+    """Mean correlation of two networks' masks of one image, minus that with a mask of another image of its class."""
     table = results.table("image_stability")
     return average((table["same_image"] - table["same_class"]).to_numpy())
 
 
 def kinds(results: Results) -> pd.DataFrame:
-    """Of each kind of image mask: how many, how many converged and kept the prediction, how large they are."""
+    """One row per kind of image mask: number, convergence, predictions kept, size and objective."""
     table = results.table("image_masks")
     groups = table.groupby("kind", sort=False)
     kept = 100 * table.groupby(["kind", "converged"], sort=False)["kept"].mean().unstack()
@@ -50,8 +58,8 @@ def kinds(results: Results) -> pd.DataFrame:
         {
             "masks": groups.size(),
             "converged (%)": (100 * groups["converged"].mean()).round(1),
-            "of these kept (%)": kept.get(True, pd.Series(dtype=float)).round(1),
-            "of others kept (%)": kept.get(False, pd.Series(dtype=float)).round(1),
+            "kept if converged (%)": kept.get(True, pd.Series(dtype=float)).round(1),
+            "kept if not converged (%)": kept.get(False, pd.Series(dtype=float)).round(1),
             "steps (median)": groups["steps"].median().astype(int),
             "L1 share": groups["l1_share"].mean().round(4),
             "non-zero (%)": (100 * groups["nonzero_share"].mean()).round(1),
@@ -61,16 +69,18 @@ def kinds(results: Results) -> pd.DataFrame:
 
 
 def near_zero(results: Results) -> dict[str, str]:
-    """Of the entries of M_{N,x} that are non-zero: the `share` `below` two steps of Adam, and their `energy`.
+    """Near-zero residue in M_{N,x}: entries below two steps of Adam, ready for prose.
 
-    The share is that of a mask on average, and `interval` its 95% interval over masks.
+    Returns:
+        `share`: percentage of a mask's non-zero entries that are near zero, mean over masks; `interval`: its 95%
+        interval; `below`: the threshold; `energy`: share of the energy of all masks in these entries.
     """
-    half, below = results.arrays("image_masks")["N.x"].astype(float), 2 * profile(results.profile).image_mask.lr
-    small = half * (half < below)
+    half, threshold = results.arrays("image_masks")["N.x"].astype(float), 2 * profile(results.profile).image_mask.lr
+    small = half * (half < threshold)
     share = average((small > 0).sum((1, 2)) / (half > 0).sum((1, 2)))
     return {
         "share": f"{share.value:.0%}",
         "interval": f"{share.low:.0%} to {share.high:.0%}",
-        "below": f"{below:g}",
+        "below": f"{threshold:g}",
         "energy": scientific((small**2).sum() / (half**2).sum()),
     }

@@ -1,4 +1,4 @@
-"""Figures 5 to 8 and the controls': each function takes what `Results` holds and returns a matplotlib Figure."""
+"""Figure 5 of the paper, and the figures of its controls: each function takes published arrays or tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from fmlib.pipeline.plotting import BLUE, GRAY, ORANGE, STYLE, VERMILION, Pictur
 
 
 def figure_image_masks(class_masks: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> Picture:
-    """Figure 5, top: the mask of each class (first column) and masks of single images of it, a row for each class."""
+    """Figure 5, top, one row per class: the mask of the class (first column), and masks of single images.
+
+    Args:
+        class_masks: `half` (classes, H, W // 2 + 1).
+        samples: `mask` (classes, images, H, W) and `classes`, their names.
+    """
     half = class_masks["half"]
     whole = full_plane(from_numpy(half), 2 * (half.shape[-1] - 1)).numpy()
     count = samples["mask"].shape[1]
@@ -33,8 +38,13 @@ def figure_image_masks(class_masks: Mapping[str, np.ndarray], samples: Mapping[s
 
 
 def figure_filtered(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
-    """Figure 5, bottom: an image of each class (A), behind the complement of its mask (B) and behind the mask (C)."""
-    rows = {"A  image": "x", "B  behind complement": "complement_image", "C  behind mask": "masked"}
+    """Figure 5, bottom, one image per class: unmasked (A), with its mask's complement applied (B), with its mask (C).
+
+    Args:
+        samples: `x`, `complement_image` and `masked`, each (classes, images, H, W); the first image is shown.
+        names: of the classes.
+    """
+    rows = {"A  unmasked": "x", "B  complement": "complement_image", "C  mask": "masked"}
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 4.9), len(rows), len(names))
         for axes, (title, kind) in zip(grid, rows.items(), strict=True):
@@ -47,8 +57,10 @@ def figure_filtered(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> 
 
 
 def figure_fits(table: pd.DataFrame) -> Picture:
-    """How the fits of M_{N,x} ended: steps taken (left) and frequencies that are left (right), images that met the rule
-    and images that did not.
+    """How the fits of M_{N,x} ended, converged or not: steps taken (left), share of non-zero frequencies (right).
+
+    Args:
+        table: `image_masks.csv`.
     """
     rows = table[table["kind"] == "N.x"]
     with matplotlib.rc_context(STYLE):
@@ -56,22 +68,27 @@ def figure_fits(table: pd.DataFrame) -> Picture:
         for axes, values in ((left, rows["steps"]), (right, 100 * rows["nonzero_share"])):
             parts = [values[rows["converged"]], values[~rows["converged"]]]
             axes.hist(parts, bins=40, stacked=True, color=(BLUE, VERMILION), label=("converged", "not converged"))
-        left.set(xlabel="steps until the stop rule", ylabel="images")
-        right.set(xlabel="frequencies that are non-zero (%)")
+        left.set(xlabel="optimisation steps", ylabel="images")
+        right.set(xlabel="non-zero frequencies (%)")
         right.legend(frameon=False)
     return figure
 
 
 def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float]) -> Picture:
-    """Predictions kept when only a share of the mask's frequencies stays (left) or when that share goes (right)."""
+    """Predictions kept when only a share of the mask's frequencies is kept (left) or when it is removed (right).
+
+    Args:
+        curves: `necessity.npz`: `keep.<set>` and `remove.<set>`, (fractions, K) bool.
+        fractions: the shares.
+    """
     lines = {
         "own": ("the mask's own, strongest first", BLUE, "o"),
-        "matched": ("random, as many at each radius", ORANGE, "s"),
-        "random": ("random, as many anywhere", GRAY, "^"),
+        "matched": ("random, matched by radius", ORANGE, "s"),
+        "random": ("random, anywhere", GRAY, "^"),
     }
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 3.1), 1, 2, sharey=True)
-        for one, (way, title) in zip(axes, {"keep": "only these stay", "remove": "these go"}.items(), strict=True):
+        for one, (way, title) in zip(axes, {"keep": "only these kept", "remove": "these removed"}.items(), strict=True):
             for name, (label, colour, marker) in lines.items():
                 shares = 100 * curves[f"{way}.{name}"].mean(1)
                 one.plot([100 * f for f in fractions], shares, marker, ls="-", color=colour, label=label, markersize=5)
@@ -84,7 +101,11 @@ def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float
 
 
 def figure_agreement(table: pd.DataFrame) -> Picture:
-    """Correlations of image masks between two networks: of the same image, of its class, of another class."""
+    """Correlations between two networks' image masks: of the same image, the same class, another class.
+
+    Args:
+        table: `image_stability.csv`.
+    """
     kinds = {"same_image": "same image", "same_class": "same class", "other_class": "other class"}
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 2.4))
@@ -97,7 +118,7 @@ def figure_agreement(table: pd.DataFrame) -> Picture:
                 color=colour,
                 label=label,
             )
-        least = table[list(kinds)].min(axis=None)
-        axes.set(xlabel="correlation of two networks' masks", ylabel="images", xlim=(min(-0.1, least), 1.02))
+        lowest = table[list(kinds)].min(axis=None)
+        axes.set(xlabel="correlation between two networks' masks", ylabel="images", xlim=(min(-0.1, lowest), 1.02))
         axes.legend(frameon=False)
     return figure

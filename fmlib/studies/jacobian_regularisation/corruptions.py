@@ -1,13 +1,14 @@
 """Common corruptions at five severities, batched on the device, and where in the spectrum they act.
 
-Each is a function of pixels (B, C, H, W) in [0, 1], gray or RGB, a severity from 1 to 5 and a generator on the images'
-device, to pixels of the same shape in [0, 1]. Kinds and severities are those of Tiny ImageNet-C, which is made for
-64 px (Hendrycks and Dietterich, 2019), but for elastic; lengths scale with the side of the image. Left out are frost,
-which needs pictures, saturate, which gray images do not show, snow, glass blur and spatter. Fog is spectral noise of
-the same roughness, not diamond-square; motion blur is symmetric; brightness adds to all channels alike.
+Each corruption is a function of pixels (B, C, H, W) in [0, 1], gray or RGB, a severity from 1 to 5 and a generator on
+the images' device; it returns pixels of the same shape in [0, 1]. Corruptions and severities are those of Tiny
+ImageNet-C, which is designed for 64 px (Hendrycks and Dietterich, 2019), except for elastic. Lengths scale with the
+side of the image. Left out are frost (it needs photographs of frost), saturate (gray images do not show it), snow,
+glass blur and spatter. Fog is spectral noise of the same roughness, not diamond-square noise; motion blur is
+symmetric; brightness adds the same to all channels.
 
-They are ours but for torchvision's normal blur and Pillow's JPEG: imagecorruptions does not run with today's
-scikit-image, and what kornia and torchvision have are augmentations without these severities.
+Only the Gaussian blur (torchvision) and JPEG (Pillow) come from a library: imagecorruptions does not run with current
+scikit-image, and the augmentations of kornia and torchvision lack these severities.
 """
 
 from __future__ import annotations
@@ -30,79 +31,82 @@ from fmlib.core.spectra import apply_mask, full_plane, low_share, mean_amplitude
 
 
 def gaussian_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Normal noise, white."""
+    """White Gaussian noise."""
     deviation = (0.04, 0.08, 0.12, 0.15, 0.18)[severity - 1]
     return (images + deviation * _normal(images, rng)).clamp(0, 1)
 
 
 def shot_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Poisson noise of a count of photons."""
+    """Poisson noise of a photon count."""
     photons = (250, 100, 50, 30, 15)[severity - 1]
     return (torch.poisson(images * photons, rng) / photons).clamp(0, 1)
 
 
 def impulse_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A share of the values turned black or white."""
+    """Salt-and-pepper noise: a share of the values becomes black or white."""
     share = (0.01, 0.02, 0.05, 0.08, 0.14)[severity - 1]
-    chance = _uniform(images, rng, 0, 1)
-    return images.masked_fill(chance < share / 2, 0.0).masked_fill(chance > 1 - share / 2, 1.0)
+    uniform = _uniform(images, rng, 0, 1)
+    return images.masked_fill(uniform < share / 2, 0.0).masked_fill(uniform > 1 - share / 2, 1.0)
 
 
 def speckle_noise(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Normal noise in proportion to the pixel."""
+    """Gaussian noise proportional to the pixel value."""
     deviation = (0.15, 0.2, 0.25, 0.3, 0.35)[severity - 1]
     return (images + images * deviation * _normal(images, rng)).clamp(0, 1)
 
 
 def gaussian_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A normal kernel."""
+    """Convolution with a Gaussian kernel."""
     return _blurred(images, (0.5, 0.75, 1, 1.25, 1.5)[severity - 1] * _scale(images)).clamp(0, 1)
 
 
 def defocus_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A disc of radius r, by its transfer function 2 J1(u) / u, u = 2 pi r f, which knows parts of a pixel."""
-    size = (0.5, 1, 1.5, 2.5, 3)[severity - 1] * _scale(images)
-    margin = math.ceil(2 * size)
+    """Convolution with a disc of radius r, by its transfer function 2 J1(u) / u with u = 2 pi r f.
+
+    The transfer function allows radii of a fraction of a pixel.
+    """
+    disc = (0.5, 1, 1.5, 2.5, 3)[severity - 1] * _scale(images)  # radius, pixels
+    margin = math.ceil(2 * disc)
     padded = pad(images, [margin] * 4, mode="reflect")
-    rows, columns = (torch.fft.fftfreq(side) for side in padded.shape[-2:])  # cycles a pixel
-    u = 2 * math.pi * size * torch.hypot(rows[:, None], columns[: len(columns) // 2 + 1]).clamp_min(1e-6)
+    rows, columns = (torch.fft.fftfreq(side) for side in padded.shape[-2:])  # cycles per pixel
+    u = 2 * math.pi * disc * torch.hypot(rows[:, None], columns[: len(columns) // 2 + 1]).clamp_min(1e-6)
     filtered = apply_mask(padded, (2 * torch.special.bessel_j1(u) / u).to(images))
     return filtered[..., margin:-margin, margin:-margin].clamp(0, 1)
 
 
 def motion_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A normal kernel along a line within 45 degrees of the horizontal, of another angle for each image."""
+    """Gaussian blur along a line within 45 degrees of the horizontal, at a random angle for each image."""
     reach, deviation = ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3))[severity - 1]
-    turn = _uniform(images[:, :1, :1, :1], rng, -math.pi / 4, math.pi / 4)
-    along = torch.cat((torch.cos(turn), torch.sin(turn)), -1) * 2 / 64  # (B, 1, 1, 2), a 64th of the side
-    place = torch.arange(-reach, reach + 1)
-    weight = torch.exp(-((place / deviation) ** 2) / 2)
+    angle = _uniform(images[:, :1, :1, :1], rng, -math.pi / 4, math.pi / 4)
+    along = torch.cat((torch.cos(angle), torch.sin(angle)), -1) * 2 / 64  # (B, 1, 1, 2), a 64th of the side
+    offset = torch.arange(-reach, reach + 1)
+    weight = torch.exp(-((offset / deviation) ** 2) / 2)
     total = torch.zeros_like(images)
-    for step, share in zip(place.tolist(), (weight / weight.sum()).tolist(), strict=True):
+    for step, share in zip(offset.tolist(), (weight / weight.sum()).tolist(), strict=True):
         total += share * _sampled(images, _zoomed(images, 1) + step * along)
     return total.clamp(0, 1)
 
 
 def zoom_blur(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """The mean of the image and of its enlargements by 0, 1, 2, ... percent."""
-    most = (5, 10, 15, 20, 25)[severity - 1]
+    """Mean of the image and its enlargements by 0, 1, 2, ... percent."""
+    largest = (5, 10, 15, 20, 25)[severity - 1]
     total = images.clone()
-    for percent in range(most + 1):
+    for percent in range(largest + 1):
         total += _sampled(images, _zoomed(images, 1 + percent / 100))
-    return (total / (most + 2)).clamp(0, 1)
+    return (total / (largest + 2)).clamp(0, 1)
 
 
 def fog(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A rough bright layer, the whole then dimmed to the old maximum.
+    """Adds a rough bright layer, then dims the image to its old maximum.
 
     Diamond-square noise whose height falls by a factor d with each halving of the step has amplitudes that fall as
     f^-(1 + log2 d); the layer is noise of that spectrum, scaled to [0, 1].
     """
     height, decay = ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75))[severity - 1]
     rows, columns = images.shape[-2:]
-    envelope = radius(rows, columns)[:, : columns // 2 + 1].to(images).clamp_min(1) ** -(1 + math.log2(decay))
-    envelope[0, 0] = 0
-    layer = torch.fft.irfft2(torch.fft.rfft2(_normal(images[:, :1], rng)) * envelope, s=(rows, columns))
+    falloff = radius(rows, columns)[:, : columns // 2 + 1].to(images).clamp_min(1) ** -(1 + math.log2(decay))
+    falloff[0, 0] = 0
+    layer = torch.fft.irfft2(torch.fft.rfft2(_normal(images[:, :1], rng)) * falloff, s=(rows, columns))
     layer -= layer.amin((2, 3), keepdim=True)
     layer /= layer.amax((2, 3), keepdim=True)
     brightest = images.amax((1, 2, 3), keepdim=True)
@@ -110,25 +114,25 @@ def fog(images: Tensor, severity: int, rng: Generator) -> Tensor:
 
 
 def brightness(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """A constant added."""
+    """Adds a constant."""
     return (images + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]).clamp(0, 1)
 
 
 def contrast(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Each channel drawn together towards its mean."""
+    """Moves each channel towards its mean."""
     factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     return images.mean((2, 3), keepdim=True).lerp(images, factor)
 
 
 def pixelate(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Fewer pixels, each the mean of an area, and back."""
+    """Reduces the resolution by averaging areas, and enlarges the result again."""
     share, size = (0.9, 0.8, 0.7, 0.6, 0.5)[severity - 1], images.shape[-2:]
     down, across = (_areas(side, int(side * share)).to(images) for side in size)
     return interpolate(down @ images @ across.T, list(size), mode="nearest-exact").clamp(0, 1)
 
 
 def jpeg(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Eight-bit JPEG and back, on the CPU, by Pillow: torchvision's is to be removed."""
+    """Eight-bit JPEG compression, on the CPU, by Pillow (torchvision's is deprecated)."""
     quality, decoded = (65, 58, 50, 40, 25)[severity - 1], []
     for image in (images * 255).round().to("cpu", torch.uint8):
         file = BytesIO()
@@ -138,9 +142,10 @@ def jpeg(images: Tensor, severity: int, rng: Generator) -> Tensor:
 
 
 def elastic(images: Tensor, severity: int, rng: Generator) -> Tensor:
-    """Every pixel shifted along both axes by noise that is smooth over three pixels; the spread of the shifts is ours.
+    """Shifts every pixel along both axes by noise that is smooth over three pixels.
 
-    That of Tiny ImageNet-C comes with a random affine map, which outweighs it and weakens with severity.
+    The size of the shifts is not that of Tiny ImageNet-C, whose elastic transform includes a random affine map that
+    outweighs them and weakens with severity.
     """
     shift = (0.3, 0.5, 0.8, 1.1, 1.5)[severity - 1] * _scale(images)  # pixels, root mean square
     count, _, rows, columns = images.shape
@@ -151,8 +156,8 @@ def elastic(images: Tensor, severity: int, rng: Generator) -> Tensor:
 
 #: Name -> corruption.
 CORRUPTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
-    one.__name__.replace("_", " "): one
-    for one in (
+    function.__name__.replace("_", " "): function
+    for function in (
         gaussian_noise,
         shot_noise,
         impulse_noise,
@@ -172,17 +177,40 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
 
 
 def corrupt(images: Tensor, name: str, severity: int, rng: Generator) -> Tensor:
-    """Corrupted pixels (B, C, H, W); raises `FmlibError` for an unknown name, severity, or pixels outside [0, 1]."""
+    """Apply a corruption.
+
+    Args:
+        images: pixels (B, C, H, W) in [0, 1].
+        name: a key of `CORRUPTIONS`.
+        severity: 1 to 5.
+        rng: on the images' device.
+
+    Returns:
+        Corrupted pixels (B, C, H, W) in [0, 1].
+
+    Raises:
+        FmlibError: an unknown name or severity, or pixels outside [0, 1].
+    """
     require(name in CORRUPTIONS, f"unknown corruption {name!r}: choose one of {', '.join(CORRUPTIONS)}")
-    require(severity in range(1, 6), f"a severity is 1, 2, 3, 4 or 5, not {severity}")
+    require(severity in range(1, 6), f"severity must be 1, 2, 3, 4 or 5, not {severity}")
     require(bool(((images >= 0) & (images <= 1)).all()), "corruptions need pixels in [0, 1]")
     return CORRUPTIONS[name](images, severity, rng)
 
 
 def band_noise(images: Tensor, low: float, high: float, norm: float, rng: Generator) -> Tensor:
-    """Normal noise of the images' shape (B, C, H, W) at low <= radius < high cycles an image, l2 norm `norm` each.
+    """Gaussian noise in one band of frequencies, to be added to images as a controlled corruption.
 
-    The clean control of a corruption: add it, and clamp. Raises `FmlibError` for a band without frequencies.
+    Args:
+        images: pixels (B, C, H, W); only their shape, type and device count.
+        low, high: the band, low <= radius < high, in cycles per image.
+        norm: l2 norm of each image's noise, in pixel units.
+        rng: on the images' device.
+
+    Returns:
+        Noise (B, C, H, W), not clamped.
+
+    Raises:
+        FmlibError: the band holds no frequency.
     """
     rows, columns = images.shape[-2:]
     distance = radius(rows, columns)[:, : columns // 2 + 1].to(images.device)
@@ -193,16 +221,16 @@ def band_noise(images: Tensor, low: float, high: float, norm: float, rng: Genera
 
 
 class Frequencies(NamedTuple):
-    """Where in the spectrum a corruption acts, by the mean of |rfft2| of what it changes."""
+    """Where in the spectrum a corruption acts, by the mean of |rfft2| of its change to the images."""
 
     amplitude: Tensor  # (H, W // 2 + 1)
-    mean_radius: float  # the centre of its energy, as a fraction of the corner's radius
-    low_share: float  # of its energy, at radii below a third of the corner's
-    statistic: float  # JaFR's S, as Chan et al. (2022) order corruptions: see jacobian.jafr_statistic
+    mean_radius: float  # of its energy, as a fraction of the corner radius
+    low_share: float  # of its energy below a third of the corner radius
+    statistic: float  # JaFR's S, by which Chan et al. (2022) order corruptions: see jacobian.jafr_statistic
 
 
 def frequencies(images: Tensor, corrupted: Tensor) -> Frequencies:
-    """The spectrum of corrupted - images, both (B, C, H, W)."""
+    """The spectrum of the change `corrupted - images`, both (B, C, H, W)."""
     amplitude = mean_amplitude(corrupted - images)
     whole = full_plane(amplitude, images.shape[-1])
     return Frequencies(
@@ -219,29 +247,29 @@ def _uniform(like: Tensor, rng: Generator, low: float, high: float) -> Tensor:
 
 
 def _scale(images: Tensor) -> float:
-    """Pixels of these images to one of 64."""
+    """Side of the images over 64 px."""
     return images.shape[-1] / 64
 
 
 def _blurred(images: Tensor, deviation: float) -> Tensor:
-    """Under a normal kernel of four deviations either way, as far as reflection at the border goes."""
+    """Gaussian blur; the kernel reaches four deviations either way, or as far as the border's reflection allows."""
     reach = min(math.ceil(4 * deviation), min(images.shape[-2:]) - 1)
     return blur(images, [2 * reach + 1] * 2, [deviation] * 2)
 
 
 def _areas(many: int, few: int) -> Tensor:
-    """The matrix (few, many) that takes `many` pixels to their means over `few` equal lengths."""
+    """The matrix (few, many) that maps `many` pixels to their means over `few` equal lengths."""
     edges, pixel = torch.arange(few + 1)[:, None] * many / few, torch.arange(many)
     overlap = torch.minimum(edges[1:], pixel + 1) - torch.maximum(edges[:-1], pixel)
     return overlap.clamp_min(0) * few / many
 
 
 def _zoomed(images: Tensor, factor: float) -> Tensor:
-    """The grid (B, H, W, 2) in [-1, 1]^2 at which images are enlarged about their centre."""
+    """Sampling grid (B, H, W, 2) in [-1, 1]^2 that enlarges images about their centre."""
     affine = torch.eye(2, 3, device=images.device, dtype=images.dtype) / factor
     return affine_grid(affine.expand(len(images), 2, 3), list(images.shape), align_corners=False)
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:
-    """Images at the places of a grid (B, H, W, 2) in [-1, 1]^2, bilinear, reflected at the border."""
+    """Images sampled at a grid (B, H, W, 2) in [-1, 1]^2: bilinear, reflected at the border."""
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -1,4 +1,4 @@
-"""The experiment of Jacobian frequency regularisation: networks with a frequency bias, and what becomes of them."""
+"""The experiment on Jacobian frequency regularisation: networks with a frequency bias, and their properties."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from fmlib.studies.jacobian_regularisation.tasks import (
 )
 from fmlib.studies.shared.setup import Setup
 
-#: What is packed of a task of corruptions -> the shape of each image's part.
+#: Packed array of a `corrupted` task -> its shape for one image.
 SHAPES = {"corruptions": (len(CORRUPTIONS), len(SEVERITIES)), "bands": (BANDS, len(DEVIATIONS))}
 
 
 def _each(setup: Setup) -> list[tuple[str, int]]:
-    return [(regime, number) for regime, count in networks(setup).items() for number in range(count)]
+    """Regime and repetition of every network."""
+    return [(regime, repetition) for regime, count in networks(setup).items() for repetition in range(count)]
 
 
 def _tasks(setup: Setup) -> list[Task]:
     return [
-        *(task(setup, *one) for one in _each(setup) for task in (jacobian, corrupted)),
-        *(setup.evaluation(*one) for one in _each(setup)),
-        *(robust(setup, *one) for one in _each(setup)),
+        *(task(setup, *network) for network in _each(setup) for task in (jacobian, corrupted)),
+        *(setup.evaluation(*network) for network in _each(setup)),
+        *(robust(setup, *network) for network in _each(setup)),
         corruption_spectra(setup),
     ]
 
 
 def _files(setup: Setup, store: Store) -> dict[str, bytes]:
     return {
-        "biased_networks.csv": csv([_described(setup, store, *one) for one in _each(setup)]),
+        "biased_networks.csv": csv([_network_row(setup, store, *network) for network in _each(setup)]),
         "jacobians.npz": arrays_to_bytes(_jacobians(setup, store)),
         "biased_evaluation.npz": arrays_to_bytes(_evaluations(setup, store)),
         "corruptions.csv": csv(_spectra(setup, store)),
@@ -51,26 +52,28 @@ def _files(setup: Setup, store: Store) -> dict[str, bytes]:
     }
 
 
-def _described(setup: Setup, store: Store, regime: str, number: int) -> dict[str, Any]:
-    """A network's accuracies in percent, where its Jacobian and its dataset mask lie, and the mean amplitude of F."""
-    hits, found = store.get(setup.evaluation(regime, number)).arrays, store.get(jacobian(setup, regime, number))
-    half = torch.from_numpy(store.get(setup.mask(regime, number)).arrays["half"])
+def _network_row(setup: Setup, store: Store, regime: str, repetition: int) -> dict[str, Any]:
+    """A network's accuracies in percent, low shares of its Jacobian and its dataset mask, and mean amplitude of F."""
+    evaluation = store.get(setup.evaluation(regime, repetition)).arrays
+    spectrum = store.get(jacobian(setup, regime, repetition))
+    half = torch.from_numpy(store.get(setup.mask(regime, repetition)).arrays["half"])
     mask = full_plane(half, setup.profile.data.size)
-    row: dict[str, Any] = {"network": regime, "repetition": number}
-    row |= {name: 100 * float(right.mean()) for name, right in hits.items()}
-    row |= {"jacobian_low_share": float(np.nanmean(found.arrays["low"])), "statistic": found.facts["statistic"]}
-    row["amplitude"] = float(found.arrays["amplitude"].mean())
+    row: dict[str, Any] = {"network": regime, "repetition": repetition}
+    row |= {name: 100 * float(correct.mean()) for name, correct in evaluation.items()}
+    row["jacobian_low_share"] = float(np.nanmean(spectrum.arrays["low"]))
+    row["statistic"] = spectrum.facts["statistic"]
+    row["amplitude"] = float(spectrum.arrays["amplitude"].mean())
     return row | {"mask_low_share": float(low_share(mask)), "mask_mean_radius": float(mean_radius(mask))}
 
 
 def _jacobians(setup: Setup, store: Store) -> dict[str, np.ndarray]:
-    """Of each regime: amplitudes over their mean (repetitions, H, W // 2 + 1), shares (repetitions, rings), low shares
-    (repetitions, N).
+    """For each regime: amplitudes over their mean (repetitions, H, W // 2 + 1), shares (repetitions, rings), low
+    shares (repetitions, N).
     """
     arrays: dict[str, np.ndarray] = {}
     for regime, count in networks(setup).items():
-        parts = [store.get(jacobian(setup, regime, number)).arrays for number in range(count)]
-        amplitude, shares, low = (np.stack([one[name] for one in parts]) for name in ("amplitude", "shares", "low"))
+        parts = [store.get(jacobian(setup, regime, repetition)).arrays for repetition in range(count)]
+        amplitude, shares, low = (np.stack([part[name] for part in parts]) for name in ("amplitude", "shares", "low"))
         amplitude = amplitude / amplitude.mean((1, 2), keepdims=True)
         arrays |= {f"amplitude.{regime}": amplitude.astype(np.float16), f"shares.{regime}": shares}
         arrays[f"low.{regime}"] = low.astype(np.float16)
@@ -78,44 +81,45 @@ def _jacobians(setup: Setup, store: Store) -> dict[str, np.ndarray]:
 
 
 def _evaluations(setup: Setup, store: Store) -> dict[str, np.ndarray]:
-    """Of each regime, packed: right unmasked, behind the mask, under the attack: (repetitions, N) each."""
+    """For each regime, packed: correct unmasked, with the mask applied, under the attack; (repetitions, N) each."""
     arrays: dict[str, np.ndarray] = {}
     for regime, count in networks(setup).items():
-        parts = [store.get(setup.evaluation(regime, number)).arrays for number in range(count)]
-        for what in parts[0]:
-            arrays |= packed(f"{what}.{regime}", np.stack([one[what] for one in parts]))
+        parts = [store.get(setup.evaluation(regime, repetition)).arrays for repetition in range(count)]
+        for kind in parts[0]:
+            arrays |= packed(f"{kind}.{regime}", np.stack([part[kind] for part in parts]))
     return arrays
 
 
 def _spectra(setup: Setup, store: Store) -> list[dict[str, Any]]:
-    """A row for each corruption and severity: where in the spectrum it acts."""
+    """One row per corruption and severity: where in the spectrum it acts."""
     arrays = store.get(corruption_spectra(setup)).arrays
     return [
-        {"corruption": name, "severity": severity} | {column: array[place] for column, array in arrays.items()}
+        {"corruption": name, "severity": severity}
+        | {column: array[row, severity - 1] for column, array in arrays.items()}
         for row, name in enumerate(CORRUPTIONS)
-        for severity, place in ((severity, (row, severity - 1)) for severity in SEVERITIES)
+        for severity in SEVERITIES
     ]
 
 
 def _corruptions(setup: Setup, store: Store) -> dict[str, np.ndarray]:
-    """Of each regime: right on clean images, (repetitions, N); packed, on others, with kinds and strengths as well."""
+    """For each regime: correct on clean images, (repetitions, N); packed, on changed ones: see `SHAPES`."""
     arrays: dict[str, np.ndarray] = {}
     for regime, count in networks(setup).items():
-        parts = [store.get(corrupted(setup, regime, number)).arrays for number in range(count)]
-        clean = arrays[f"clean.{regime}"] = np.stack([one["clean"] for one in parts])
+        parts = [store.get(corrupted(setup, regime, repetition)).arrays for repetition in range(count)]
+        clean = arrays[f"clean.{regime}"] = np.stack([part["clean"] for part in parts])
         for kind, shape in SHAPES.items():
             whole = (clean.shape[1], *shape)
-            bits = [np.unpackbits(one[kind], count=int(np.prod(whole))).reshape(whole) for one in parts]
-            arrays |= packed(f"{kind}.{regime}", np.stack(bits))
+            correct = [np.unpackbits(part[kind], count=int(np.prod(whole))).reshape(whole) for part in parts]
+            arrays |= packed(f"{kind}.{regime}", np.stack(correct))
     return arrays
 
 
 def _robustness(setup: Setup, store: Store) -> dict[str, np.ndarray]:
-    """`<attack>.<regime>`: right on each of the first images, and still so when attacked, (repetitions, N)."""
+    """`<attack>.<regime>`: correct on each of the first images, clean and under each attack, (repetitions, N)."""
     arrays: dict[str, np.ndarray] = {}
     for regime, count in networks(setup).items():
-        parts = [store.get(robust(setup, regime, number)).arrays for number in range(count)]
-        arrays |= {f"{name}.{regime}": np.stack([one[name] for one in parts]) for name in parts[0]}
+        parts = [store.get(robust(setup, regime, repetition)).arrays for repetition in range(count)]
+        arrays |= {f"{name}.{regime}": np.stack([part[name] for part in parts]) for name in parts[0]}
     return arrays
 
 

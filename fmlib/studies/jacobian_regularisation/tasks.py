@@ -1,4 +1,4 @@
-"""The tasks on the frequency bias of networks: their Jacobians, and what they make of corrupted and attacked images."""
+"""Tasks on networks with a frequency bias: their Jacobians, and their accuracy on corrupted and attacked images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from fmlib.studies.shared.tasks import first_images
 
 SEVERITIES = range(1, 6)
 
-#: Noise in bands: how many of equal width from DC to the corner, and root mean squares of a pixel's change.
+#: Noise in frequency bands: the number of bands of equal width from DC to the corner, and the root mean squares of a
+#: pixel's change.
 BANDS, DEVIATIONS = 6, (0.05, 0.1)
 
 
 def networks(setup: Setup) -> dict[str, int]:
-    """Regime -> how many networks of it are compared."""
+    """Regime -> the number of its networks that are compared."""
     return dict.fromkeys(setup.profile.regularised, setup.profile.bias_repetitions) | dict.fromkeys(
         setup.profile.regularised_once, 1
     )
@@ -37,17 +38,18 @@ def networks(setup: Setup) -> dict[str, int]:
 def jacobian(setup: Setup, regime: str, repetition: int) -> Task:
     """The spectrum of a network's Jacobian on the validation images.
 
-    amplitude: F, see fmlib.jacobian, (H, W // 2 + 1); shares: the images' mean power by radius, (rings,);
+    amplitude: F, see `fmlib.core.jacobian`, (H, W // 2 + 1); shares: mean power of the images by radius, (rings,);
     low: each image's share of energy below a third of the corner radius, (N,), nan where its gradient vanishes.
     """
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images, model = setup.open_dataset(inputs[0]).validation, setup.open_network(inputs[1])
+        dataset, network = inputs
+        images, model = setup.open_dataset(dataset).validation, setup.open_network(network)
         gradients = torch.cat([input_gradients(model, *batch) for batch in images.batches(256)])
         amplitude = mean_amplitude(gradients)
         arrays = {"amplitude": amplitude, "low": low_shares(gradients)}
-        felt = gradients[~arrays["low"].isnan()]
-        arrays["shares"] = radial_shares(felt / felt.abs().amax((1, 2, 3), keepdim=True)).mean(0)
+        nonzero = gradients[~arrays["low"].isnan()]
+        arrays["shares"] = radial_shares(nonzero / nonzero.abs().amax((1, 2, 3), keepdim=True)).mean(0)
         facts = {"statistic": float(jafr_statistic(amplitude))}
         return Artifact({name: array.cpu().numpy() for name, array in arrays.items()}, facts=facts)
 
@@ -57,15 +59,15 @@ def jacobian(setup: Setup, regime: str, repetition: int) -> Task:
 
 
 def low_shares(gradients: Tensor) -> Tensor:
-    """Each gradient's share of energy at radii below a third of the corner's: (B, C, H, W) -> (B,), nan for zero."""
+    """Each gradient's share of energy below a third of the corner radius: (B, C, H, W) -> (B,), nan for zero."""
     largest = gradients.abs().amax((1, 2, 3), keepdim=True)
     power = torch.fft.rfft2(gradients / largest.clamp_min(1e-30)).abs().square().sum(1)  # (B, H, W // 2 + 1)
-    found = low_share(full_plane(power.sqrt(), gradients.shape[-1]))
-    return found.masked_fill(largest.flatten() < 1e-30, torch.nan)
+    shares = low_share(full_plane(power.sqrt(), gradients.shape[-1]))
+    return shares.masked_fill(largest.flatten() < 1e-30, torch.nan)
 
 
 def corrupted_images(pixels: Tensor, seed: int) -> Iterator[Tensor]:
-    """Pixels (B, C, H, W) under each corruption at each severity, in order of name as in CORRUPTIONS."""
+    """Pixels (B, C, H, W) under each corruption at each severity, in the order of CORRUPTIONS."""
     for name in CORRUPTIONS:
         for severity in SEVERITIES:
             yield corrupt(pixels, name, severity, generator(seed, f"{name} {severity}", pixels.device))
@@ -74,7 +76,7 @@ def corrupted_images(pixels: Tensor, seed: int) -> Iterator[Tensor]:
 def noisy_images(pixels: Tensor, seed: int) -> Iterator[Tensor]:
     """Pixels (B, C, H, W) with noise in each band at each deviation, clamped to [0, 1]: see BANDS, DEVIATIONS."""
     height, width = pixels.shape[-2:]
-    edges = np.linspace(0, corner_radius(height, width) + 1e-3, BANDS + 1)  # the corner itself is in
+    edges = np.linspace(0, corner_radius(height, width) + 1e-3, BANDS + 1)  # includes the corner itself
     for band in range(BANDS):
         for deviation in DEVIATIONS:
             rng = generator(seed, f"band {band} {deviation}", pixels.device)
@@ -83,47 +85,50 @@ def noisy_images(pixels: Tensor, seed: int) -> Iterator[Tensor]:
 
 
 def corrupted(setup: Setup, regime: str, repetition: int) -> Task:
-    """Whether a network is right on the first images, under each corruption and under noise in each band.
+    """Whether a network classifies the first images correctly, under each corruption and under noise in each band.
 
-    clean: (N,); corruptions: packed bits of (N, 14, 5), kinds by severities; bands: packed bits of (N, 6, 2), bands by
-    deviations. The images are the same for every network.
+    clean: (N,); corruptions: packed bits of (N, 14, 5), corruptions by severities; bands: packed bits of (N, 6, 2),
+    bands by deviations. Every network sees the same images.
     """
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images, model = first_images(setup, inputs[0], setup.profile.n_corrupted), setup.open_network(inputs[1])
+        dataset, network = inputs
+        images, model = first_images(setup, dataset, setup.profile.n_corrupted), setup.open_network(network)
 
-        def right(pixels: Tensor) -> np.ndarray:
+        def correct(pixels: Tensor) -> np.ndarray:
             return (predictions(model, pixels) == images.labels).cpu().numpy()
 
-        found = {"clean": right(images.pixels())}
+        arrays = {"clean": correct(images.pixels())}
         for name, changed in (("corruptions", corrupted_images), ("bands", noisy_images)):
-            found[name] = np.packbits(np.stack([right(pixels) for pixels in changed(images.pixels(), setup.seed)], 1))
-        return Artifact(found)
+            arrays[name] = np.packbits(
+                np.stack([correct(pixels) for pixels in changed(images.pixels(), setup.seed)], 1)
+            )
+        return Artifact(arrays)
 
     described = {"images": setup.profile.n_corrupted, "bands": BANDS, "deviations": DEVIATIONS, "seed": setup.seed}
     name = f"corruptions of {regime} ({setup.title}, seed {setup.seed + repetition})"
-    kinds = 1 + len(CORRUPTIONS) * len(SEVERITIES) + BANDS * len(DEVIATIONS)
+    versions = 1 + len(CORRUPTIONS) * len(SEVERITIES) + BANDS * len(DEVIATIONS)
     inputs = (setup.dataset, setup.network(regime, repetition))
-    return Task(
-        "corrupted", name, described, compute, inputs, cost=kinds * setup.profile.n_corrupted / 3
-    )  # forward only
+    cost = versions * setup.profile.n_corrupted / 3  # forward only
+    return Task("corrupted", name, described, compute, inputs, cost=cost)
 
 
 def corruption_spectra(setup: Setup) -> Task:
-    """Where each corruption acts: mean_radius, low_share and statistic, (14, 5) each; see corruptions.frequencies."""
+    """Where each corruption acts: mean_radius, low_share and statistic, (14, 5) each; see `corruptions.frequencies`."""
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        pixels = first_images(setup, inputs[0], setup.profile.n_corrupted).pixels()
-        found = [frequencies(pixels, changed)[1:] for changed in corrupted_images(pixels, setup.seed)]
-        facts = np.array(found).reshape(len(CORRUPTIONS), len(SEVERITIES), 3)
-        return Artifact(dict(zip(("mean_radius", "low_share", "statistic"), np.moveaxis(facts, -1, 0), strict=True)))
+        (dataset,) = inputs
+        pixels = first_images(setup, dataset, setup.profile.n_corrupted).pixels()
+        rows = [frequencies(pixels, changed)[1:] for changed in corrupted_images(pixels, setup.seed)]
+        table = np.array(rows).reshape(len(CORRUPTIONS), len(SEVERITIES), 3)
+        return Artifact(dict(zip(("mean_radius", "low_share", "statistic"), np.moveaxis(table, -1, 0), strict=True)))
 
     described = {"images": setup.profile.n_corrupted, "seed": setup.seed}
     return Task("corruption_spectra", f"spectra of corruptions ({setup.title})", described, compute, (setup.dataset,))
 
 
-def trials(profile: Profile) -> dict[str, tuple[str, AttackSpec]]:
-    """What a network is tried by: name -> family and spec of the attack; "PGD half" has half the radius."""
+def attacks(profile: Profile) -> dict[str, tuple[str, AttackSpec]]:
+    """The attacks on each network: name -> family and spec; "PGD half" has half the radius."""
     spec = profile.evaluation
     half = replace(spec, epsilon=spec.epsilon / 2, step=spec.step / 2)
     return {
@@ -135,18 +140,22 @@ def trials(profile: Profile) -> dict[str, tuple[str, AttackSpec]]:
 
 
 def robust(setup: Setup, regime: str, repetition: int = 0) -> Task:
-    """Whether a network is right on each of the first images, and stays right under each of the `trials`: (N,) each."""
+    """Whether each of the first images is classified correctly, clean and under each of the `attacks`: (N,) each.
+
+    An image counts as correct under an attack only if it is also correct without it.
+    """
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images, model = first_images(setup, inputs[0], setup.profile.n_robust), setup.open_network(inputs[1])
-        found = {"clean": predictions(model, images.pixels()) == images.labels}
-        for name, (family, spec) in trials(setup.profile).items():
+        dataset, network = inputs
+        images, model = first_images(setup, dataset, setup.profile.n_robust), setup.open_network(network)
+        correct = {"clean": predictions(model, images.pixels()) == images.labels}
+        for name, (family, spec) in attacks(setup.profile).items():
             attacked = attack_all(model, images, spec, seed=setup.seed, purpose=f"robust {name}", family=family)
-            found[name] = found["clean"] & (predictions(model, attacked) == images.labels)
-        return Artifact({name: right.cpu().numpy() for name, right in found.items()})
+            correct[name] = correct["clean"] & (predictions(model, attacked) == images.labels)
+        return Artifact({name: array.cpu().numpy() for name, array in correct.items()})
 
     spec = setup.profile.evaluation
-    rounds = 2 * spec.steps * spec.restarts + 9 * spec.steps + 2 * spec.queries / 3  # if every image withstands
+    rounds = 2 * spec.steps * spec.restarts + 9 * spec.steps + 2 * spec.queries / 3  # if every image stays correct
     described = {"attack": spec_dict(spec), "images": setup.profile.n_robust, "seed": setup.seed}
     inputs = (setup.dataset, setup.network(regime, repetition))
     name = f"robustness of {regime} ({setup.title}, seed {setup.seed + repetition})"

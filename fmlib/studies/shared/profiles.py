@@ -1,4 +1,4 @@
-"""TODO"""
+"""Profiles: the scales at which every experiment can be computed, from seconds to the paper's own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fmlib.core.config import (
 )
 from fmlib.core.errors import require
 
-#: How the name of a network with a statistic in its loss ends -> the statistic, and its weight over the profile's.
-#: JaFR's "+" is meant to favour low frequencies and "-" high ones, "++" and "--" ten times as much; Fourier
-#: sensitivity's endings say which band it leaves alone; "_small" asks for a small Jacobian at any frequency.
+#: Suffix of a regularised network's name -> the statistic added to its training loss, and the sign and factor of its
+#: weight. JaFR's "+" is meant to favour low frequencies and "-" high ones; "++" and "--" have ten times the weight.
+#: Fourier sensitivity's suffixes name the band that is not penalised. "_small" penalises the Jacobian's norm alone.
 BIASES = {
     "++": ("jafr", 10),
     "--": ("jafr", -10),
@@ -34,55 +34,50 @@ BIASES = {
 
 @dataclass(frozen=True)
 class Profile:
-    """One budget: the data, the networks and the schedules that every experiment uses."""
+    """One scale of computation: the data, the networks and the schedules that all experiments share."""
 
     name: str
     data: SyntheticSpec | ImageSpec
     network: NetworkSpec
     train: TrainSpec
     mask: MaskSpec
-    single_mask: MaskSpec  # the authors' way, one image a step, to compare with
+    single_mask: MaskSpec  # the authors' schedule for dataset masks, batch size 1, for comparison
     image_mask: ImageMaskSpec
-    second_network: NetworkSpec  # another architecture, to compare with
-    images: int  # validation images considered for image masks, the same number of each class; 0 is all
-    chunk: int  # of these images are done in one task
+    second_network: NetworkSpec  # another architecture, for comparison
+    n_image_masks: int  # validation images considered for image masks, equally many per class; 0 means all
+    chunk_size: int  # of these images are fitted in one task
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     second_networks: tuple[tuple[str, int], ...] = (("N", 0), ("A", 0))  # regime and repetition, of `second_network`
-    repetitions: int = 2  # networks and masks are made this many times, from seeds seed, seed + 1, ...
-    synthetic_repetitions: int = 5  # and the planted-frequency test this many times
-    n_heat_maps: int = 200  # validation images under every frequency of a heat map
-    jafr: float = 0.001  # weight of JaFR's statistic in the loss of biased networks, of either sign; the authors'
-    sensitivity: float = 0.5  # weight of the Fourier-sensitivity share in theirs
-    jacobian_norm: float = (
-        0.03  # weight of the squared length of the Jacobian in theirs: as small as the share makes it
-    )
-    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)  # how hard biased networks are tried
+    repetitions: int = 2  # networks and dataset masks per regime, with seeds seed, seed + 1, ...
+    synthetic_repetitions: int = 5  # data sets of known frequencies
+    n_heat_maps: int = 200  # validation images per heat map
+    jafr: float = 0.001  # absolute weight of JaFR's statistic in the training loss; the authors' value
+    sensitivity: float = 0.5  # weight of the Fourier-sensitivity statistic
+    jacobian_norm: float = 0.03  # weight of the squared Jacobian norm; shrinks it as much as `sensitivity` does
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)  # the attacks on regularised networks
     n_robust: int = 200  # validation images under these attacks
     n_corrupted: int = 400  # validation images under each corruption
-    regularised: tuple[str, ...] = (
-        "N",
-        "N+",
-        "N-",
-        "N_low",
-        "N_small",
-    )  # networks compared for their bias, seed by seed
-    bias_repetitions: int = 2  # how many of each of these
+    regularised: tuple[str, ...] = ("N", "N+", "N-", "N_low", "N_small")  # networks compared seed by seed
+    bias_repetitions: int = 2  # of each of these
     regularised_once: tuple[str, ...] = ("N++", "N--", "N_high", "F", "F+", "F-", "A", "A+")  # and one of each of these
-    #: To drop every frequency costs about log 5 = 1.6 with five classes, of which an attack of least distance leaves
-    #: log 5 - log 2 = 0.9 to be gained. The authors' penalty of 0.5, set for ten classes and three channels, would let
-    #: two frequencies stay; 0.01 lets ninety, a few times what image masks keep.
+    #: Removing every frequency costs about log 5 = 1.6 with five classes; a minimal-distance attack leaves
+    #: log 5 - log 2 = 0.9 to gain. The authors' penalty of 0.5, for ten classes and three channels, would keep only two
+    #: frequencies; 0.01 keeps about ninety, a few times as many as image masks do.
     frequency_map: FrequencyMapSpec = field(default_factory=lambda: FrequencyMapSpec(penalty=0.01))
     n_maps: int = 200  # validation images considered for frequency maps, and as many others for those of classes
 
     def training(self, regime: str) -> TrainSpec:
-        """The training spec of one regime, such as "N", or with one of `BIASES` at its end, such as "N+"."""
-        for ending, (statistic, times) in BIASES.items():
-            if regime.endswith(ending):
-                weight = times * {"jafr": self.jafr, "jacobian_norm": self.jacobian_norm}.get(
-                    statistic, self.sensitivity
-                )
-                own = vars(self.train) | {"regime": regime.removesuffix(ending)}
-                return JacobianTrainSpec(**own, statistic=statistic, weight=weight)
+        """The training spec of a regime.
+
+        Args:
+            regime: such as "N", optionally with a suffix of `BIASES`, such as "N+".
+        """
+        weights = {"jafr": self.jafr, "jacobian_norm": self.jacobian_norm}
+        for suffix, (statistic, factor) in BIASES.items():
+            if regime.endswith(suffix):
+                weight = factor * weights.get(statistic, self.sensitivity)
+                fields = vars(self.train) | {"regime": regime.removesuffix(suffix)}
+                return JacobianTrainSpec(**fields, statistic=statistic, weight=weight)
         return replace(self.train, regime=regime)
 
 
@@ -105,8 +100,8 @@ PROFILES = {
             single_mask=MaskSpec(lr=0.004, epochs=6),
             image_mask=ImageMaskSpec(lr=0.05, epochs=300, patience=30),
             second_network=NetworkSpec("tiny_resnet", mean=0.5, std=0.14),
-            images=200,
-            chunk=100,
+            n_image_masks=200,
+            chunk_size=100,
             synthetic_repetitions=2,
             n_heat_maps=50,
             evaluation=EvaluationSpec(epsilon=0.04, step=0.02, steps=4, restarts=2, queries=30),
@@ -127,8 +122,8 @@ PROFILES = {
             single_mask=MaskSpec(epochs=30),
             image_mask=ImageMaskSpec(epochs=6000),
             second_network=NetworkSpec("small_resnet"),
-            images=1000,
-            chunk=50,
+            n_image_masks=1000,
+            chunk_size=50,
             repetitions=3,
             evaluation=EvaluationSpec(steps=20, restarts=5, queries=500),
             bias_repetitions=3,
@@ -144,14 +139,14 @@ PROFILES = {
             image_mask=ImageMaskSpec(),
             second_network=NetworkSpec("resnet18"),
             second_networks=(("N", 0), ("A", 0), ("S", 0), ("N", 1)),
-            images=0,
-            chunk=2000,  # all: the last masks of a task, of 20,000 steps, run almost alone
+            n_image_masks=0,
+            chunk_size=2000,  # all in one task: the few masks that need 20,000 steps run almost alone
         ),
     )
 }
 
 
 def profile(name: str) -> Profile:
-    """The profile of that name; raises `FmlibError` for an unknown one."""
+    """The profile named `name`; raises `FmlibError` for an unknown one."""
     require(name in PROFILES, f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
     return PROFILES[name]

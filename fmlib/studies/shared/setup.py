@@ -1,7 +1,4 @@
-"""The tasks of one profile at one seed: which artifact is made from which, and how.
-
-Only here and in `experiments` does computing meet the store.
-"""
+"""Tasks that every study shares: the data set, the networks, their dataset masks and their accuracies."""
 
 from __future__ import annotations
 
@@ -28,7 +25,15 @@ from fmlib.studies.shared.profiles import PROFILES, Profile
 
 
 def load_dataset(spec: ImageSpec | SyntheticSpec, root: Path | None = None, seed: int = 0) -> Dataset:
-    """The data set of a spec, decoded or made."""
+    """The data set that a spec describes, uint8.
+
+    Args:
+        root: folder of the images; synthetic data need none.
+        seed: of synthetic data.
+
+    Raises:
+        FmlibError: the images cannot be found or read.
+    """
     if isinstance(spec, SyntheticSpec):
         return make_synthetic(spec, seed)
     return load_images(spec, root)
@@ -36,22 +41,27 @@ def load_dataset(spec: ImageSpec | SyntheticSpec, root: Path | None = None, seed
 
 @dataclass(frozen=True)
 class Setup:
-    """One profile at one seed on one device; its methods describe artifacts, the store makes them."""
+    """One profile at one seed on one device. Its methods describe tasks; a `Store` computes their artifacts.
+
+    Args:
+        root: folder of the images, for profiles that need one.
+        progress: whether computations draw progress bars.
+    """
 
     profile: Profile
     seed: int
     device: torch.device
-    root: Path | None = None  # of the photographs
+    root: Path | None = None
     progress: bool = True
 
     @property
     def title(self) -> str:
-        """The profile and its network's architecture, for people."""
+        """The profile and the architecture of its network, such as "laptop small_vgg"."""
         return f"{self.profile.name} {self.profile.network.architecture}"
 
     @cached_property
     def dataset(self) -> Task:
-        """The images and labels, uint8."""
+        """The images and labels of both splits, uint8 and int64."""
         spec: dict[str, Any] = spec_dict(self.profile.data) | {
             "files": source_fingerprint(self.profile.data, self.root)
         }
@@ -59,19 +69,19 @@ class Setup:
             spec["seed"] = self.seed
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-            made = load_dataset(self.profile.data, self.root, self.seed)
+            data = load_dataset(self.profile.data, self.root, self.seed)
             arrays = {
                 f"{name}_{part}": getattr(split, part).numpy()
-                for name, split in (("train", made.train), ("validation", made.validation))
+                for name, split in (("train", data.train), ("validation", data.validation))
                 for part in ("images", "labels")
             }
-            return Artifact(arrays, facts={"classes": made.classes})
+            return Artifact(arrays, facts={"classes": data.classes})
 
         return Task("dataset", f"data ({self.profile.name}, seed {self.seed})", spec, compute)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many images each split has."""
+        """Number of images per split: "train" and "validation"."""
         spec = self.profile.data
         if isinstance(spec, SyntheticSpec):
             return {"train": spec.train, "validation": spec.validation}
@@ -79,7 +89,7 @@ class Setup:
 
     @property
     def half_size(self) -> tuple[int, int]:
-        """Rows and columns of a half mask."""
+        """Rows and columns of a half mask: (H, W // 2 + 1)."""
         return self.profile.data.size, self.profile.data.size // 2 + 1
 
     def open_dataset(self, artifact: Artifact) -> Dataset:
@@ -99,16 +109,22 @@ class Setup:
         return model.to(self.device).eval()
 
     def filtered(self, mask: Artifact) -> Callable[[Tensor], Tensor]:
-        """Pixels -> pixels filtered by a stored dataset mask."""
+        """A function that applies a stored dataset mask to pixels (B, C, H, W)."""
         half = torch.from_numpy(mask.arrays["half"]).to(self.device)
         return lambda pixels: apply_mask(pixels, half, self.profile.network.mean)
 
     def network(self, regime: str, repetition: int = 0) -> Task:
-        """A trained network, of a regime as profile.training knows."""
+        """A trained network: its weights, and one array per column of the training history, (epochs,).
+
+        Args:
+            regime: as `Profile.training` takes it.
+            repetition: added to the seed.
+        """
         spec, seed = self.profile.training(regime), self.seed + repetition
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-            data = self.open_dataset(inputs[0])
+            (dataset,) = inputs
+            data = self.open_dataset(dataset)
             model = build(self.profile.network, seed).to(self.device)
             history = train(
                 model, data.train, data.validation, spec, seed=seed, checkpoint=checkpoint, progress=self.progress
@@ -124,20 +140,22 @@ class Setup:
         )
 
     def mask(self, regime: str, repetition: int = 0, variant: str = "plain") -> Task:
-        """The dataset mask of a network, fitted on the validation images.
+        """The dataset mask of a network, fitted on the validation images: `half` (H, W // 2 + 1) and its history.
 
-        Variants: "order" draws the images in another order, "single" takes one image a step as the authors do,
-        "half" fits on the even-numbered images only.
+        Args:
+            variant: "plain"; "order", the images in another order; "single", batch size 1 as the authors do;
+                "half", the even-numbered images only.
         """
         seed = self.seed + repetition + (1000 if variant == "order" else 0)
         spec = self.profile.single_mask if variant == "single" else self.profile.mask
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
+            dataset, network = inputs
+            images = self.open_dataset(dataset).validation
             chosen = slice(None, None, 2 if variant == "half" else 1)
             pixels, labels = images.pixels(chosen), images.labels[chosen]
             learned = learn_masks(
-                self.open_network(inputs[1]),
+                self.open_network(network),
                 pixels,
                 labels,
                 torch.zeros_like(labels),
@@ -160,16 +178,20 @@ class Setup:
         return Task("mask", name, described, compute, inputs, cost=cost)
 
     def evaluation(self, regime: str, repetition: int = 0) -> Task:
-        """Per validation image: right unmasked, right behind the dataset mask, right under the attack."""
+        """Correctness per validation image, three arrays (N,) bool.
+
+        `standard`: unmasked; `masked`: with the network's dataset mask applied; `attacked`: under the training attack.
+        """
         attack = self.profile.train.attack
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
-            model = self.open_network(inputs[1])
+            dataset, network, mask = inputs
+            images = self.open_dataset(dataset).validation
+            model = self.open_network(network)
             return Artifact(
                 {
                     "standard": correctness(model, images).numpy(),
-                    "masked": correctness(model, images, self.filtered(inputs[2])).numpy(),
+                    "masked": correctness(model, images, self.filtered(mask)).numpy(),
                     "attacked": correctness(model, images, attack=attack, seed=self.seed + repetition).numpy(),
                 }
             )
@@ -180,30 +202,34 @@ class Setup:
         return Task("evaluation", name, described, compute, inputs, cost=(attack.steps + 1) * self.counts["validation"])
 
     def held_out(self) -> Task:
-        """Whether N is right on the odd images: unmasked, behind the mask fitted on all, and on the even half."""
+        """Correctness of N on the odd-numbered validation images, three arrays (N // 2,) bool.
+
+        `standard`: unmasked; `all`: with the mask fitted on all images; `half`: with that fitted on the even ones.
+        """
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-            images = self.open_dataset(inputs[0]).validation
+            dataset, network, mask, half_mask = inputs
+            images = self.open_dataset(dataset).validation
             odd = Split(images.images[1::2], images.labels[1::2])
-            model = self.open_network(inputs[1])
-            found = {"standard": correctness(model, odd).numpy()}
-            for name, mask in (("all", inputs[2]), ("half", inputs[3])):
-                found[name] = correctness(model, odd, self.filtered(mask)).numpy()
-            return Artifact(found)
+            model = self.open_network(network)
+            correct = {"standard": correctness(model, odd).numpy()}
+            for name, fitted in (("all", mask), ("half", half_mask)):
+                correct[name] = correctness(model, odd, self.filtered(fitted)).numpy()
+            return Artifact(correct)
 
         inputs = (self.dataset, self.network("N"), self.mask("N"), self.mask("N", variant="half"))
         return Task("held_out", f"held-out half ({self.profile.name})", {}, compute, inputs)
 
     def synthetic(self, repetition: int) -> Setup:
-        """The laboratory of the planted-frequency test: profile quick's data and network, its own seed."""
+        """The setup of the synthetic-data test: the data and network of profile quick, one seed per repetition."""
         return replace(self, profile=PROFILES["quick"], seed=self.seed + repetition)
 
     @property
-    def plain_and_adversarial(self) -> tuple[str, ...]:
-        """The regimes N and A, or what the profile trains of them."""
+    def standard_and_adversarial(self) -> tuple[str, ...]:
+        """The regimes N and A, as far as the profile trains them."""
         return tuple(regime for regime in "NA" if regime in self.profile.regimes)
 
     @property
     def second(self) -> Setup:
-        """The same laboratory with the profile's second architecture."""
+        """The same setup with the profile's second architecture."""
         return replace(self, profile=replace(self.profile, network=self.profile.second_network))

@@ -1,4 +1,4 @@
-"""The tasks on single images: adversarial pairs, the masks of one image each, and the masks of each class."""
+"""Tasks on single images that several studies share: adversarial pairs, one mask per image, one mask per class."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.pipeline.store import Artifact, Task
 from fmlib.studies.shared.setup import Setup
 
-#: Kind of image mask -> the network's regime and the image: x, or x_A, made from x against N by the training attack.
+#: Kind of image mask -> the network's regime, and the image: x, or x_A, the training attack on N applied to x.
 KINDS = {"N.x": ("N", "x"), "A.x": ("A", "x"), "A.xA": ("A", "xA"), "N.xA": ("N", "xA")}
 
-#: Steps counted for an image mask: on average it took 810 to 1,330 at profile laptop, by kind, and 1,080 at paper.
-USUAL_STEPS = 1200
+#: Steps assumed in the cost of an image mask. Measured means are 810 to 1,330 at 64 px, by kind, and 1,080 at 128 px.
+TYPICAL_STEPS = 1200
 
 
 def pairs(setup: Setup) -> Task:
-    """Every validation image attacked against N, and what N and A make of both; N alone where no A is trained."""
+    """Every validation image x with x_A, the training attack on N; and what N and A predict for both.
+
+    Arrays: `xA` (N, C, H, W), `prediction.<kind>` (N,) for each of `KINDS` whose network the profile trains.
+    """
     attack = setup.profile.train.attack
-    regimes = setup.plain_and_adversarial
+    regimes = setup.standard_and_adversarial
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images = setup.open_dataset(inputs[0]).validation
-        networks = dict(zip(regimes, map(setup.open_network, inputs[1:]), strict=True))
+        dataset, *trained = inputs
+        images = setup.open_dataset(dataset).validation
+        networks = dict(zip(regimes, map(setup.open_network, trained), strict=True))
         attacked = attack_all(networks["N"], images, attack, seed=setup.seed, purpose="pairs")
         arrays = {"xA": attacked.cpu().numpy()}
         for name, (regime, image) in KINDS.items():
@@ -50,81 +54,88 @@ def pairs(setup: Setup) -> Task:
 
 
 def eligible(pairs: Artifact, labels: np.ndarray) -> np.ndarray:
-    """Whether N is right on x and wrong on x_A: (N,) bool (the paper, section 3.2)."""
+    """Whether N classifies x correctly and x_A incorrectly: (N,) bool (Karantzas et al., 2022, section 3.2)."""
     return (pairs.arrays["prediction.N.x"] == labels) & (pairs.arrays["prediction.N.xA"] != labels)
 
 
 def candidates(setup: Setup, labels: np.ndarray) -> np.ndarray:
-    """Numbers of the validation images considered: the first of each class, the second of each class, and so on.
+    """Indices of the validation images considered: the first of each class, then the second of each class, and so on.
 
-    The profile's `images` bounds them; those of a larger bound begin with those of a smaller one.
+    `Profile.n_image_masks` limits their number; a larger limit only adds images at the end.
     """
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         rank[members] = np.arange(len(members))
     order = np.lexsort((labels, rank))
-    return order[: setup.profile.images or None]
+    return order[: setup.profile.n_image_masks or None]
 
 
 def chunks(setup: Setup) -> range:
-    """Numbers of the chunks of image masks."""
-    return range(math.ceil((setup.profile.images or setup.counts["validation"]) / setup.profile.chunk))
+    """Indices of the chunks of image masks."""
+    return range(math.ceil((setup.profile.n_image_masks or setup.counts["validation"]) / setup.profile.chunk_size))
 
 
 def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Task:
-    """The masks of the eligible images in a chunk of the candidates; target: the network's prediction.
+    """One mask per eligible image in a chunk of the candidates, fitted to the network's own prediction.
 
-    Which images are eligible is decided by the first networks; `repetition` chooses the network that is masked.
+    Arrays of K masks: `half` (K, H, W // 2 + 1); `image`, indices of the validation images; `target`, the predictions;
+    `steps` and `converged`; `clipped`, the share of steps with a clipped loss; and what `_evaluate_masks` returns.
+
+    Args:
+        kind: one of `KINDS`.
+        repetition: of the network that is masked; the networks of repetition 0 decide which images are eligible.
     """
     regime, image = KINDS[kind]
     spec, centre = setup.profile.image_mask, setup.profile.network.mean
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images, model = setup.open_dataset(inputs[0]).validation, setup.open_network(inputs[1])
+        dataset, network, paired = inputs
+        images, model = setup.open_dataset(dataset).validation, setup.open_network(network)
         labels = images.labels.cpu().numpy()
         considered = candidates(setup, labels)[first:last]
-        chosen = considered[eligible(inputs[2], labels)[considered]]
+        chosen = considered[eligible(paired, labels)[considered]]
         index = torch.from_numpy(chosen).to(setup.device)
         pixels = images.pixels(index)
         if image == "xA":
-            pixels = torch.from_numpy(inputs[2].arrays["xA"]).to(setup.device)[index]
-        found = {"image": chosen, "half": np.zeros((0, *setup.half_size), dtype=np.float32)}
+            pixels = torch.from_numpy(paired.arrays["xA"]).to(setup.device)[index]
+        arrays = {"image": chosen, "half": np.zeros((0, *setup.half_size), dtype=np.float32)}
         if len(chosen):
             targets = predictions(model, pixels)
-            order = torch.arange(len(chosen), device=setup.device)
             learned = learn_masks(
                 model,
                 pixels,
                 targets,
-                order,
+                torch.arange(len(chosen), device=setup.device),
                 spec,
                 seed=setup.seed,
                 centre=centre,
                 checkpoint=checkpoint,
                 progress=setup.progress,
             )
-            found |= {"half": learned.half, "converged": learned.converged, "steps": learned.epochs, "target": targets}
-            found["clipped"] = learned.history["clipped"].mean(0)
-            found |= _judge(setup, model, pixels, targets, learned.half)
-        return Artifact({name: torch.as_tensor(value).cpu().numpy() for name, value in found.items()})
+            arrays |= {"half": learned.half, "converged": learned.converged, "steps": learned.epochs, "target": targets}
+            arrays["clipped"] = learned.history["clipped"].mean(0)
+            arrays |= _evaluate_masks(setup, model, pixels, targets, learned.half)
+        return Artifact({name: torch.as_tensor(value).cpu().numpy() for name, value in arrays.items()})
 
     first, last = _window(setup, chunk)
     described = {"mask": spec_dict(spec), "kind": kind, "images": [first, last]}
     name = f"image masks {kind} ({setup.profile.name}, seed {setup.seed + repetition}, chunk {chunk + 1})"
-    cost = float(min(spec.epochs, USUAL_STEPS) * (last - first))
+    cost = float(min(spec.epochs, TYPICAL_STEPS) * (last - first))
     inputs = (setup.dataset, setup.network(regime, repetition), pairs(setup))
     return Task("image_masks", name, described, compute, inputs, cost=cost)
 
 
 def _window(setup: Setup, chunk: int) -> list[int]:
-    """The candidates of a chunk, first and last: the same whatever the profile's bound, but for its last chunk."""
-    size, total = setup.profile.chunk, setup.profile.images or setup.counts["validation"]
+    """The first candidate of a chunk and the one after its last; only the last chunk depends on the profile's limit."""
+    size, total = setup.profile.chunk_size, setup.profile.n_image_masks or setup.counts["validation"]
     return [chunk * size, min((chunk + 1) * size, total)]
 
 
-def _judge(setup: Setup, model: torch.nn.Module, pixels: Tensor, targets: Tensor, half: Tensor) -> dict[str, Tensor]:
-    """Of each learned mask: invariance cost, L1 share, objective, and whether M(x) keeps the prediction."""
+def _evaluate_masks(
+    setup: Setup, model: torch.nn.Module, pixels: Tensor, targets: Tensor, half: Tensor
+) -> dict[str, Tensor]:
+    """Invariance cost, L1 share and objective of learned masks, and whether each mask keeps the prediction: (K,)."""
     spec, centre = setup.profile.image_mask, setup.profile.network.mean
     filtered = apply_mask(pixels, half, centre)
     with full_precision():
@@ -136,28 +147,37 @@ def _judge(setup: Setup, model: torch.nn.Module, pixels: Tensor, targets: Tensor
 
 
 def all_masks(setup: Setup, kind: str) -> tuple[Task, ...]:
-    """Every chunk of one kind."""
+    """The tasks of all chunks of one kind."""
     return tuple(image_masks(setup, kind, chunk) for chunk in chunks(setup))
 
 
-def again(setup: Setup) -> tuple[Task, ...]:
-    """Chunks of M_{N,x} for the same images and another network N, about a fifth of them."""
+def second_seed_masks(setup: Setup) -> tuple[Task, ...]:
+    """Masks M_{N,x} of another seed's network N, for the first fifth of the chunks."""
     return tuple(image_masks(setup, "N.x", chunk, 1) for chunk in range(math.ceil(len(chunks(setup)) / 5)))
 
 
-def joined(parts: Sequence[Artifact]) -> dict[str, np.ndarray]:
-    """The arrays of several chunks as one: half (K, H, Wh), image (K,), target (K,) and so on; empty ones left out."""
+def join_chunks(parts: Sequence[Artifact]) -> dict[str, np.ndarray]:
+    """The arrays of `image_masks` over several chunks, concatenated; empty chunks are left out.
+
+    Raises:
+        FmlibError: all chunks are empty.
+    """
     filled = [part.arrays for part in parts if len(part.arrays["image"])]
-    require(bool(filled), "no image is right before the attack and wrong after it: attack more, or take more images")
-    return {name: np.concatenate([one[name] for one in filled]) for name in filled[0]}
+    require(
+        bool(filled),
+        "no image is classified correctly before the attack and incorrectly after it: "
+        "raise the attack's epsilon, or n_image_masks of the profile",
+    )
+    return {name: np.concatenate([arrays[name] for arrays in filled]) for name in filled[0]}
 
 
 def class_masks(setup: Setup) -> Task:
-    """One mask for the validation images of each class, of N, learned as dataset masks are."""
+    """One mask of N per class, fitted to its validation images like a dataset mask: `half` (classes, H, W // 2 + 1)."""
     spec = setup.profile.mask
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
-        images, model = setup.open_dataset(inputs[0]).validation, setup.open_network(inputs[1])
+        dataset, network = inputs
+        images, model = setup.open_dataset(dataset).validation, setup.open_network(network)
         learned = learn_masks(
             model,
             images.pixels(),
@@ -170,7 +190,7 @@ def class_masks(setup: Setup) -> Task:
             progress=setup.progress,
         )
         last = {name: rows[-1].cpu().numpy() for name, rows in learned.history.items()}
-        return Artifact(last | {"half": learned.half.cpu().numpy()}, facts={"classes": inputs[0].facts["classes"]})
+        return Artifact(last | {"half": learned.half.cpu().numpy()}, facts={"classes": dataset.facts["classes"]})
 
     cost = spec.epochs * setup.counts["validation"]
     described = {"mask": spec_dict(spec), "seed": setup.seed}
@@ -181,8 +201,13 @@ def class_masks(setup: Setup) -> Task:
 def open_masks(
     setup: Setup, dataset: Artifact, parts: list[Artifact]
 ) -> tuple[dict[str, np.ndarray], Tensor, Tensor, Tensor]:
-    """All masks of one kind; their images' pixels; the masks and their targets, as tensors on the device."""
-    masks = joined(parts)
+    """All image masks of one kind, as stored and on the device.
+
+    Returns:
+        The arrays of `join_chunks`; the pixels x of their images (K, C, H, W); the masks (K, H, W // 2 + 1); their
+        targets (K,).
+    """
+    masks = join_chunks(parts)
     index = torch.from_numpy(masks["image"]).to(setup.device)
     pixels = setup.open_dataset(dataset).validation.pixels(index)
     half, targets = (torch.from_numpy(masks[name]).to(setup.device) for name in ("half", "target"))
@@ -190,7 +215,7 @@ def open_masks(
 
 
 def first_images(setup: Setup, dataset: Artifact, count: int) -> Split:
-    """The first `count` of the validation images considered, as many of each class."""
+    """The first `count` candidates among the validation images: equally many per class, plus or minus one."""
     whole = setup.open_dataset(dataset).validation
     chosen = candidates(setup, whole.labels.cpu().numpy())[:count]
     return Split(whole.images[chosen], whole.labels[chosen])

@@ -1,4 +1,4 @@
-"""The tables of the chapter on what masks cost."""
+"""Tables of the chapter on cost, from an object of `benchmark.measure`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ from typing import Any
 
 import pandas as pd
 
+#: Key of a case's row -> heading of its column.
+COLUMNS = {
+    "images": "masks",
+    "serial_steps_per_s": "serial (steps/s)",
+    "batched_steps_per_s": "batched (steps/s)",
+    "ratio": "speed-up",
+    "serial_seconds": "serial (s)",
+    "batched_seconds": "batched (s)",
+    "objective_gap": "largest relative difference of objectives",
+    "peak_mib": "peak memory (MiB)",
+    "ceiling_share": "share of the matrix-product rate",
+}
 
-def cases(found: dict[str, Any]) -> pd.DataFrame:
-    """Each case of a benchmark: paces of reference and engine, their ratio, and how far the results are apart."""
-    names = {
-        "images": "masks",
-        "serial_steps_per_s": "serial (steps/s)",
-        "engine_steps_per_s": "engine (steps/s)",
-        "ratio": "ratio",
-        "serial_seconds": "serial (s)",
-        "engine_seconds": "engine (s)",
-        "objective_gap": "objective gap",
-        "peak_mib": "peak (MiB)",
-        "ceiling_share": "share of ceiling",
-    }
-    table = pd.DataFrame(found["rows"]).set_index("case")[list(names)].rename(columns=names)
+
+def cases_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """One row per case: rates of serial and batched learning, their ratio, and the difference of their objectives."""
+    table = pd.DataFrame(measured["rows"]).set_index("case")[list(COLUMNS)].rename(columns=COLUMNS)
     return table.map(lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").rename_axis(None)
 
 
-def bill(found: dict[str, Any]) -> pd.DataFrame:
-    """Thousands of images forward and backward per experiment and profile, with total operations and hours."""
-    bill = pd.DataFrame(found["bill"])
-    cases = {name: next(case for case in found["cases"] if case.startswith(name)) for name in bill}
-    paces = {row["case"]: row["engine_steps_per_s"] for row in found["rows"]}
-    total = bill.sum()
-    table = (bill / 1e3).map(lambda value: f"{value:,.0f}")
-    table.loc["all (PFLOP)"] = [
-        f"{total[name] * found['cases'][case]['operations'] / 1e15:,.3g}" for name, case in cases.items()
+def cost_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """Thousands of images forward and backward per experiment and profile, and total operations and hours."""
+    cost = pd.DataFrame(measured["cost"])
+    cases = {profile: next(case for case in measured["cases"] if case.startswith(profile)) for profile in cost}
+    rates = {row["case"]: row["batched_steps_per_s"] for row in measured["rows"]}
+    total = cost.sum()
+    table = (cost / 1e3).map(lambda value: f"{value:,.0f}")
+    table.loc["total (PFLOP)"] = [
+        f"{total[profile] * measured['cases'][case]['operations'] / 1e15:,.3g}" for profile, case in cases.items()
     ]
-    hours = {name: total[name] / paces[case] / 3600 for name, case in cases.items() if case in paces}
-    table.loc["all (hours here)"] = [f"{hours[name]:.2f}" if name in hours else "not measured" for name in bill]
+    hours = {profile: total[profile] / rates[case] / 3600 for profile, case in cases.items() if case in rates}
+    table.loc["total (hours on this device)"] = [
+        f"{hours[profile]:.2f}" if profile in hours else "not measured" for profile in cost
+    ]
     return table

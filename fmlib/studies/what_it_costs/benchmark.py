@@ -1,7 +1,7 @@
-"""What masks cost: the engine against a serial reference in the same run, its scaling, training, and the whole bill.
+"""The cost of masks: batched learning against a serial reference in the same run, scaling, training, and total cost.
 
-The serial reference does what the authors do: one image at a time, the same mathematics and the same stop rule. All
-cases use planted images, so that nothing needs to be fetched, and networks trained for a few epochs on them.
+The serial reference learns as the authors do: one image at a time, with the same mathematics and the same stop rule.
+All cases use synthetic images, so that no download is needed, and networks trained on them for a few epochs.
 """
 
 from __future__ import annotations
@@ -36,27 +36,26 @@ from fmlib.pipeline.experiment import Experiment
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import Setup
 
-#: Data and network are planted; the mean and spread of planted pixels are these.
+#: Mean and standard deviation of the pixels of synthetic images.
 MEAN, STD = 0.5, 0.14
 
 SEED = 0
 
+#: What scaling is measured over: sides in pixels, batch sizes, and numbers of images (the last ten times the first).
 RESOLUTIONS = (32, 64, 128, 224)
-
 BATCHES = (1, 4, 16, 64)
-
-COUNTS = (16, 40, 80, 160)  # images, ten times from the first to the last
+COUNTS = (16, 40, 80, 160)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One size of problem: image side, network, images and schedule."""
+    """One problem size."""
 
-    size: int
+    size: int  # side of the images, pixels
     architecture: str
-    images: int
+    images: int  # number of masks
     spec: ImageMaskSpec
-    cpu: bool = True  # whether it is measured on a CPU unless asked for
+    cpu: bool = True  # whether it is measured on a CPU by default
 
 
 CASES = {
@@ -67,15 +66,18 @@ CASES = {
 
 
 def serial_mask(model: nn.Module, image: Tensor, target: Tensor, spec: ImageMaskSpec, centre: float) -> Masks:
-    """The reference: the mask of one image (1, C, H, W) with target (1,), without a history; see masks.learn_masks."""
+    """Serial reference: learn the mask of one image (1, C, H, W) with target (1,), without a history.
+
+    The arguments are those of `learn_masks`.
+    """
     size, spectrum = image.shape[-2:], torch.fft.rfft2(image - centre)
     mask = torch.ones(1, size[0], size[1] // 2 + 1, device=image.device, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=spec.lr, betas=(0.9, spec.beta2))
     with frozen(model):
         with torch.no_grad():
             reference = cross_entropy(model(image), target)
-        still, share, invariance, steps = 0, 1.0, math.inf, 0
-        while steps < spec.epochs and still < spec.patience:
+        stable_steps, share, invariance, steps = 0, 1.0, math.inf, 0
+        while steps < spec.epochs and stable_steps < spec.patience:
             filtered = centre + filter_spectrum(spectrum, mask, size)
             logits = model(filtered)
             cost = clipped_exp_square(cross_entropy(logits, target) - reference, spec.clip)
@@ -84,18 +86,19 @@ def serial_mask(model: nn.Module, image: Tensor, target: Tensor, spec: ImageMask
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)
-            now, here = float(l1_share(mask.detach(), size[1])), float(cost.detach())
-            loss_tol = steps == 0 or abs(here - invariance) <= spec.loss_tol
+            new_share, new_invariance = float(l1_share(mask.detach(), size[1])), float(cost.detach())
+            share_stable = abs(new_share - share) <= spec.share_tol
+            loss_stable = steps == 0 or abs(new_invariance - invariance) <= spec.loss_tol
             kept = bool(logits.argmax(1) == target)
-            still = still + 1 if abs(now - share) <= spec.share_tol and loss_tol and kept else 0
-            share, invariance, steps = now, here, steps + 1
-    return Masks(mask.detach(), size[1], torch.tensor([still >= spec.patience]), torch.tensor([steps]), {})
+            stable_steps = stable_steps + 1 if share_stable and loss_stable and kept else 0
+            share, invariance, steps = new_share, new_invariance, steps + 1
+    return Masks(mask.detach(), size[1], torch.tensor([stable_steps >= spec.patience]), torch.tensor([steps]), {})
 
 
 def final_objective(
     model: nn.Module, images: Tensor, targets: Tensor, half: Tensor, spec: ImageMaskSpec, centre: float
 ) -> Tensor:
-    """g(d) + penalty * mean(M) of finished masks (N, H, Wh), in single precision: (N,)."""
+    """The objective g(d) + penalty * mean(M) of learned masks (N, H, Wh), in single precision: (N,)."""
     with frozen(model), torch.no_grad():
         before = cross_entropy(model(images), targets, reduction="none")
         filtered = centre + filter_spectrum(torch.fft.rfft2(images - centre), half, images.shape[-2:])
@@ -105,23 +108,24 @@ def final_objective(
 
 @dataclass
 class _Problem:
-    """A case made ready: network, images and the classes that the network gives them."""
+    """A network, images, and the classes that the network predicts for them."""
 
     model: nn.Module
     data: Dataset
     images: Tensor
     targets: Tensor
 
-    def engine(
+    def learn_batched(
         self, spec: ImageMaskSpec, batch_size: int | None = None, count: int | None = None
     ) -> tuple[Tensor, int, float]:
-        """Masks of the first `count` images, `together` in work: (count, H, Wh); mask steps taken; seconds."""
+        """Masks of the first `count` images, (count, H, Wh), `batch_size` at a time; mask steps taken; seconds."""
         images, targets = self.images[:count], self.targets[:count]
         index, start = torch.arange(len(images), device=images.device), time.perf_counter()
         learned = learn_masks(
             self.model, images, targets, index, spec, seed=SEED, centre=MEAN, batch_size=batch_size, progress=False
         )
-        return learned.half, int(learned.epochs.sum()), time.perf_counter() - start  # the host has the epochs
+        steps = int(learned.epochs.sum())  # waits for the device
+        return learned.half, steps, time.perf_counter() - start
 
 
 def _problem(size: int, architecture: str, count: int, device: torch.device) -> _Problem:
@@ -138,78 +142,86 @@ def _training(regime: str) -> TrainSpec:
     return TrainSpec(regime=regime, epochs=2, batch=100, lr=5e-3)
 
 
-def _ceiling(device: torch.device) -> float:
+def _matrix_rate(device: torch.device) -> float:
     """Operations per second of a large matrix product, in the precision in which networks are trained."""
     side = 8192 if device.type == "cuda" else 1536
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     first, second = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-    took = []
+    seconds = []
     for _ in range(6):
         start = time.perf_counter()
         float((first @ second)[0, 0])  # waits for the device
-        took.append(time.perf_counter() - start)
-    return 2 * side**3 / min(took)
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds)
 
 
 def operations(case: Case) -> float:
-    """Floating-point operations of a case's network in one mask step of one image, forward and to its input."""
+    """Floating-point operations of one mask step of one image, forward and backward to the input."""
     image = torch.zeros(1, 1, case.size, case.size, requires_grad=True)
     with frozen(build(NetworkSpec(case.architecture), 0)) as model, FlopCounterMode(display=False) as counter:
         model(image).sum().backward()
     return float(counter.get_total_flops())
 
 
-def _peak(device: torch.device) -> float:
-    """Most memory taken so far, MiB: of the device on CUDA, else of the process."""
+def _peak_memory(device: torch.device) -> float:
+    """Peak memory so far, MiB: of the device on CUDA, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _row(name: str, case: Case, device: torch.device, ceiling: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rates of batched and serial learning on one case, and the difference of their objectives."""
     problem = _problem(case.size, case.architecture, case.images, device)
-    spec, runs = case.spec, []
-    problem.engine(replace(spec, epochs=5))  # warms up
+    spec, batched = case.spec, []
+    problem.learn_batched(replace(spec, epochs=5))  # warms up
     for _ in range(3):
-        half, steps, seconds = problem.engine(spec)
-        runs.append(steps / seconds)
-    say(f"{name}: engine {median(runs):.0f} mask steps/s")
-    peak, paces, alone = _peak(device), [], []
-    for image, target in zip(problem.images, problem.targets, strict=True):
-        start = time.perf_counter()
-        found = serial_mask(problem.model, image[None], target[None], spec, MEAN)
-        paces.append(int(found.epochs) / (time.perf_counter() - start))
-        alone.append(found.half)
-    say(f"{name}: serial {median(paces):.0f} mask steps/s")
-    objectives = [
+        half, steps, seconds = problem.learn_batched(spec)
+        batched.append(steps / seconds)
+    say(f"{name}: batched {median(batched):.0f} mask steps/s")
+    peak = _peak_memory(device)
+    serial, serial_half = _serial_rates(problem, spec)
+    say(f"{name}: serial {median(serial):.0f} mask steps/s")
+    ours, reference = (
         final_objective(problem.model, problem.images, problem.targets, masks, spec, MEAN)
-        for masks in (half, torch.cat(alone))
-    ]
-    pace = median(runs)
+        for masks in (half, serial_half)
+    )
+    rate = median(batched)
     return {
         "case": name,
         "images": case.images,
-        "serial_steps_per_s": median(paces),
-        "serial_spread": [min(paces), max(paces)],
-        "engine_steps_per_s": pace,
-        "engine_spread": [min(runs), max(runs)],
-        "ratio": pace / median(paces),
-        "objective_gap": float(((objectives[0] - objectives[1]).abs() / objectives[1]).max()),
-        "serial_seconds": steps / median(paces),
-        "engine_seconds": steps / pace,
+        "serial_steps_per_s": median(serial),
+        "serial_range": [min(serial), max(serial)],
+        "batched_steps_per_s": rate,
+        "batched_range": [min(batched), max(batched)],
+        "ratio": rate / median(serial),
+        "objective_gap": float(((ours - reference).abs() / reference).max()),
+        "serial_seconds": steps / median(serial),
+        "batched_seconds": steps / rate,
         "peak_mib": peak,
-        "ceiling_share": operations(case) * pace / ceiling,
+        "ceiling_share": operations(case) * rate / ceiling,
     }
 
 
+def _serial_rates(problem: _Problem, spec: ImageMaskSpec) -> tuple[list[float], Tensor]:
+    """Mask steps per second of the serial reference on each image, and its masks (N, H, Wh)."""
+    rates, masks = [], []
+    for image, target in zip(problem.images, problem.targets, strict=True):
+        start = time.perf_counter()
+        learned = serial_mask(problem.model, image[None], target[None], spec, MEAN)
+        rates.append(int(learned.epochs) / (time.perf_counter() - start))
+        masks.append(learned.half)
+    return rates, torch.cat(masks)
+
+
 def _scaling(device: torch.device) -> dict[str, list[dict[str, float]]]:
-    """Seconds and mask steps a second over images, over masks at once, and over resolution (the laptop's network)."""
+    """Seconds and mask steps per second by number of images, batch size and resolution (small_vgg)."""
     spec = ImageMaskSpec(epochs=30)
     problem = _problem(64, "small_vgg", max(COUNTS), device)
 
     def measured(problem: _Problem, batch_size: int | None, count: int) -> dict[str, float]:
-        runs = [problem.engine(spec, batch_size, count)[1:] for _ in range(3)]
-        seconds = median(took for _, took in runs)
+        runs = [problem.learn_batched(spec, batch_size, count)[1:] for _ in range(3)]
+        seconds = median(run for _, run in runs)
         return {"seconds": seconds, "steps_per_s": runs[0][0] / seconds}
 
     return {
@@ -222,7 +234,7 @@ def _scaling(device: torch.device) -> dict[str, list[dict[str, float]]]:
 
 
 def _training_rates(device: torch.device) -> list[dict[str, Any]]:
-    """Training images a second in each regime, the laptop's network at 64 px."""
+    """Training images per second in each regime (small_vgg at 64 px)."""
     problem, rows = _problem(64, "small_vgg", 10, device), []
     for regime in REGIMES:
         start = time.perf_counter()
@@ -232,23 +244,23 @@ def _training_rates(device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
-def bill(root: Path | None, experiments: Sequence[Experiment]) -> dict[str, dict[str, float]]:
-    """Of each profile, the images sent forward and backward by each experiment, what experiments share counted once.
+def experiment_costs(root: Path | None, experiments: Sequence[Experiment]) -> dict[str, dict[str, float]]:
+    """For each profile, the images that each experiment sends forward and backward through the network.
 
-    Profiles whose photographs are not there are left out.
+    A task that several experiments share is counted once, in the first. Profiles without their images are left out.
     """
-    found: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, float]] = {}
     for name, profile in PROFILES.items():
-        setup, seen, rows = Setup(profile, 0, torch.device("cpu"), root), set(), {}
+        setup, counted, rows = Setup(profile, 0, torch.device("cpu"), root), set(), {}
         try:
             for experiment in experiments:
-                tasks = {task.key: task.cost for task in experiment.tree(setup) if task.key not in seen}
+                tasks = {task.key: task.cost for task in experiment.tree(setup) if task.key not in counted}
                 rows[experiment.name] = sum(tasks.values())
-                seen |= set(tasks)
+                counted |= set(tasks)
         except FmlibError:
             continue
-        found[name] = rows
-    return found
+        costs[name] = rows
+    return costs
 
 
 def measure(
@@ -258,13 +270,17 @@ def measure(
     experiments: Sequence[Experiment],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All measurements as one JSON object.
+    """Measure batched and serial mask learning, scaling and training on a device.
 
     Args:
-        cases: names of CASES (default: all that the device can run).
-        root: of the photographs, where they are there.
-        experiments: whose cost is summed up for each profile.
-        say: called with a line of progress.
+        cases: names of `CASES`; none is all that the device can run.
+        device: where networks run.
+        root: folder of the image data sets, if they are available.
+        experiments: whose cost is counted for each profile.
+        say: called with each line of progress.
+
+    Returns:
+        All measurements as one JSON object; rates are per second, memory is in MiB.
 
     Raises:
         FmlibError: a case is unknown.
@@ -272,7 +288,7 @@ def measure(
     for name in cases:
         require(name in CASES, f"unknown case {name!r}: choose from {', '.join(CASES)}")
     chosen = cases or [name for name, case in CASES.items() if case.cpu or device.type == "cuda"]
-    ceiling = _ceiling(device)
+    ceiling = _matrix_rate(device)
     return {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -286,5 +302,5 @@ def measure(
         "cases": {name: spec_dict(case) | {"operations": operations(case)} for name, case in CASES.items()},
         "scaling": _scaling(device),
         "training": _training_rates(device),
-        "bill": bill(root, experiments),
+        "cost": experiment_costs(root, experiments),
     }

@@ -1,68 +1,81 @@
-"""The claims on heat maps: which frequencies are low, how errors are weighed, and what the pairing says."""
+"""Analysis of heat maps: which frequencies are low, how errors are weighted, and the direction of each difference."""
 
 import numpy as np
 import pytest
+from conftest import FakeResults
 
 from fmlib.core.spectra import corner_radius, full_plane, radius
 from fmlib.studies.fourier_heat_maps import analysis
+from fmlib.studies.registry import all_claims
 
 SIZE = 16
 LOW = (radius(SIZE, SIZE) < corner_radius(SIZE, SIZE) / 3).numpy()  # (16, 16)
+CLAIMS = {claim.id: claim for claim in all_claims() if claim.chapter == "fourier_heat_maps"}
 
 
-class Made:
-    """Results that hold heat maps and masks made here."""
-
-    def __init__(self, **errors: np.ndarray) -> None:
-        mask = LOW[:, : SIZE // 2 + 1].astype(np.float32)
-        self.found = {"heat_maps": {f"mask.{name}": mask for name in errors}}
-        for regime, array in errors.items():
-            self.found["heat_maps"] |= {
-                f"errors.{regime}": np.packbits(array),
-                f"shape.{regime}": np.array(array.shape),
-            }
-
-    def arrays(self, name):
-        return self.found[name]
+def heat_results(**errors: np.ndarray) -> FakeResults:
+    """Heat maps with these errors, (N, 16, 9) bool, and masks that keep the low frequencies."""
+    mask = LOW[:, : SIZE // 2 + 1].astype(np.float32)
+    arrays = {f"mask.{regime}": mask for regime in errors}
+    for regime, array in errors.items():
+        arrays |= {f"errors.{regime}": np.packbits(array), f"shape.{regime}": np.array(array.shape)}
+        arrays[f"clean.{regime}"] = np.arange(len(array)) == 0
+    return FakeResults(heat_maps=arrays)
 
 
-def half(plane, count=6):
-    """The same errors for each of `count` images, (count, 16, 9)."""
+def repeated(plane, count=6):
+    """The half plane of the same errors for each of `count` images, (count, 16, 9)."""
     return np.repeat(plane[None, :, : SIZE // 2 + 1], count, 0)
+
+
+def measured(identity, results):
+    claim = CLAIMS[identity]
+    return claim.measure(results, **claim.arguments)
 
 
 @pytest.fixture
 def opposite():
-    """N and N- err at high frequencies only, A and N+ at low ones only."""
-    return Made(**{"N": half(~LOW), "A": half(LOW), "N+": half(LOW), "N-": half(~LOW)})
+    """N and N- are wrong at high frequencies only, A and N+ at low ones only."""
+    return heat_results(**{"N": repeated(~LOW), "A": repeated(LOW), "N+": repeated(LOW), "N-": repeated(~LOW)})
 
 
 def test_errors_are_read_as_they_were_written(opposite):
-    found = analysis.heat_errors(opposite, "N")
-    assert found.shape == (6, 16, 9)
-    assert (full_plane(found[0].float(), SIZE).numpy() == ~LOW).all()
+    errors = analysis.heat_errors(opposite, "N")
+    assert errors.shape == (6, 16, 9)
+    assert (full_plane(errors[0].float(), SIZE).numpy() == ~LOW).all()
 
 
-def test_thirds_weigh_each_frequency_of_the_plane_once():
+def test_band_errors_weight_each_frequency_of_the_plane_once():
     corner = np.zeros((SIZE, SIZE), bool)
     corner[SIZE // 2, SIZE // 2 - 1] = corner[SIZE // 2, SIZE // 2 + 1] = True  # an interior column and its mirror
-    found = analysis.third_errors(Made(N=half(corner)), "N", low=False)
-    assert found == pytest.approx(np.full(6, 2 / (~LOW).sum()))
-    assert (analysis.third_errors(Made(N=half(corner)), "N", low=True) == 0).all()
+    results = heat_results(N=repeated(corner))
+    assert analysis.band_errors(results, "N", low=False) == pytest.approx(np.full(6, 2 / (~LOW).sum()))
+    assert (analysis.band_errors(results, "N", low=True) == 0).all()
 
 
-def test_claims_tell_the_direction(opposite):
-    judged = {claim.id: claim.measure(opposite)[:3] for claim in analysis.CLAIMS}
-    assert judged.pop("H.A.agreement")[0] == judged.pop("H.N+.agreement")[0] == pytest.approx(1)
-    assert judged.pop("H.N.agreement")[0] == judged.pop("H.N-.agreement")[0] == pytest.approx(-1)
-    assert judged.pop("H.N-.low") == judged.pop("H.N-.high") == (0, 0, 0)
-    assert set(judged) == {"H.A.high", "H.A.low", "H.N+.high", "H.N+.low"}
-    assert set(judged.values()) == {(100, 100, 100)}
+def test_claims_measure_the_direction(opposite):
+    values = {identity: measured(identity, opposite)[:3] for identity in CLAIMS}
+    assert values.pop("H.A.agreement")[0] == values.pop("H.N+.agreement")[0] == pytest.approx(1)
+    assert values.pop("H.N.agreement")[0] == values.pop("H.N-.agreement")[0] == pytest.approx(-1)
+    assert values.pop("H.N-.low") == values.pop("H.N-.high") == (0, 0, 0)
+    assert set(values) == {"H.A.high", "H.A.low", "H.N+.high", "H.N+.low"}
+    assert set(values.values()) == {(100, 100, 100)}
 
 
-def test_a_network_is_compared_with_n():
-    made = Made(**{"N": half(LOW), "A": half(~LOW), "N+": half(~LOW), "N-": half(~LOW)})
-    judged = {claim.id: claim.measure(made).value for claim in analysis.CLAIMS if "agreement" not in claim.id}
-    assert judged == {
+def test_each_network_is_compared_with_the_standard_one():
+    results = heat_results(**{"N": repeated(LOW), "A": repeated(~LOW), "N+": repeated(~LOW), "N-": repeated(~LOW)})
+    values = {identity: measured(identity, results).value for identity in CLAIMS if "agreement" not in identity}
+    assert values == {
         "H.A.high": -100, "H.A.low": -100, "H.N+.high": -100, "H.N+.low": -100, "H.N-.low": 100, "H.N-.high": 100
     }  # fmt: skip
+
+
+def test_heat_maps_are_percentages_over_the_full_plane_beside_the_masks(opposite):
+    assert (analysis.heat_maps(opposite)["A"] == 100 * LOW).all()
+    assert (analysis.masks(opposite)["A"] == LOW).all()
+
+
+def test_numbers_for_prose_are_percentages(opposite):
+    texts = analysis.numbers(opposite)
+    assert (texts["images"], texts["clean.N"], texts["low.N"], texts["high.N"]) == ("6", "16.7", "0.0", "100.0")
+    assert (texts["low.A"], texts["high.A"]) == ("100.0", "0.0")

@@ -1,38 +1,25 @@
-"""The claims on frequency maps, and the chapter's tables: which rows they read, and what the numbers mean."""
+"""Analysis of frequency maps: which rows the claims and tables read, and what their numbers mean."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import FakeResults
 
+from fmlib.pipeline.claims import FAILED, PARTIAL, REPRODUCED
 from fmlib.studies.frequency_maps import analysis
-from fmlib.studies.registry import CLAIMS
+from fmlib.studies.registry import all_claims
 from fmlib.studies.shared.profiles import profile
 
-CLAIMS = {claim.id: claim for claim in analysis.CLAIMS}
-CLASSES = 3
+CLAIMS = {claim.id: claim for claim in all_claims() if claim.chapter == "frequency_maps"}
 
 
-class Made:
-    """Results that hold tables and arrays made here."""
-
-    profile = "quick"
-
-    def __init__(self, **found):
-        self.found = found
-
-    def table(self, name):
-        return self.found[name].copy()
-
-    def arrays(self, name):
-        return self.found[name]
-
-
-def measured(identity, **found):
-    return CLAIMS[identity].measure(Made(**found))
+def measured(identity, **files):
+    claim = CLAIMS[identity]
+    return claim.measure(FakeResults(**files), **claim.arguments)
 
 
 def maps(**changed):
-    """Maps of four images for each network and kind, all kept."""
+    """Four maps for each network and kind, all of which keep their prediction."""
     rows = [
         {"network": network, "kind": kind, "image": image, "kept": True, "l1_share": 0.02, "low_share": 0.5}
         for network in "NA"
@@ -50,7 +37,7 @@ def test_kept_counts_both_networks_but_not_both_kinds():
     assert measured("B.kept.adversarial", frequency_maps=table)[0::3] == (100, 24)
 
 
-def test_sparseness_is_that_of_the_plain_networks_kept_essential_maps():
+def test_sparsity_is_that_of_the_standard_networks_kept_essential_maps():
     table = maps(l1_share=0.5)
     chosen = (table["kind"] == "essential") & (table["network"] == "N")
     table.loc[chosen, "l1_share"] = [0.01, 0.02, 0.03, 0.9]
@@ -59,7 +46,7 @@ def test_sparseness_is_that_of_the_plain_networks_kept_essential_maps():
     assert (found.value, found.n) == (pytest.approx(2), 3)
 
 
-def test_higher_frequencies_are_told_on_the_same_images():
+def test_low_shares_are_compared_on_the_same_images():
     table = maps()
     essential, attacked = ((table["network"] == "N") & (table["kind"] == kind) for kind in ("essential", "PGD"))
     table.loc[essential, "low_share"] = [0.9, 0.8, 0.7, 0.6]
@@ -69,8 +56,8 @@ def test_higher_frequencies_are_told_on_the_same_images():
     assert (found.value, found.n) == (pytest.approx(0.2), 3)
 
 
-def likenesses():
-    """A row for each comparison, measure and way, all alike but for p, which tells them apart."""
+def similarities():
+    """One row for each comparison, measure and way of shuffling, identical except for p and the number of images."""
     rows = []
     for network in "NA":
         for attack in analysis.ATTACKS:
@@ -91,37 +78,33 @@ def likenesses():
     ],
 )
 def test_correlations_read_their_row(identity, network, attack, way):
-    table = likenesses()
+    table = similarities()
     row = table.query("first == @network + ' essential' and second == @network + ' ' + @attack and shuffled == @way")
     row = row[row["measure"] == "dimension"].iloc[0]
     assert measured(identity, map_similarity=table) == (row["p"], row["p"], row["p"], row["images"])
 
 
 def test_a_correlation_is_significant_below_five_percent():
-    claim = CLAIMS["B.similar.PGD.idcor"]
-    verdicts = [
-        (claim.reproduced(one), claim.partly(one))
-        for one in (analysis.Measured(p, p, p, 9) for p in (0.049, 0.05, 0.1))
-    ]
-    assert verdicts == [(True, True), (False, True), (False, False)]
+    rule = CLAIMS["B.similar.PGD.idcor"].rule
+    assert [rule.verdict(p) for p in (0.049, 0.05, 0.1)] == [REPRODUCED, PARTIAL, FAILED]
 
 
-def test_where_nothing_could_be_compared_nothing_is_alike():
-    table = likenesses().query("second != 'A PGD'")
+def test_sets_that_could_not_be_compared_have_no_similarity():
+    table = similarities().query("second != 'A PGD'")
     assert measured("B.similar.A.PGD.idcor", map_similarity=table) == (1, 1, 1, 0)
     assert measured("B.similar.PGD.cosine", map_cosines={}) == (0, 0, 0, 1)
 
 
-def test_effects_are_in_standard_deviations_of_the_shuffled_pairings():
-    table = likenesses()
+def test_effect_sizes_are_in_standard_deviations_of_the_shuffled_pairings():
+    table = similarities()
     chosen = (table["measure"] == "dimension") & (table["shuffled"] == "all")
-    table.loc[chosen & (table["second"] == "N PGD"), "value"] = 1.3  # 10, less the 2 of distance correlation
-    table.loc[chosen & (table["second"] == "N FAB"), "sd"] = 0.4  # 0.5 less 2
+    table.loc[chosen & (table["second"] == "N PGD"), "value"] = 1.3  # effect size 10, minus 2 of distance correlation
+    table.loc[chosen & (table["second"] == "N FAB"), "sd"] = 0.4  # effect size 0.5, minus 2
     found = measured("B.similar.dimension", map_similarity=table)
     assert found == (pytest.approx((8 + 0 - 1.5) / 3), pytest.approx(-1.5), pytest.approx(8), 3)
 
 
-def test_pairs_are_more_alike_than_maps_of_the_same_class():
+def test_cosine_difference_compares_pairs_with_maps_of_the_same_class():
     cosines = np.array([[0.9, 0.5, 0.0], [0.7, 0.5, 0.0], [0.1, np.nan, 0.0]])
     for identity, name in (
         ("B.similar.FAB.cosine", "N essential|N FAB"),
@@ -136,8 +119,8 @@ def test_pairs_are_more_alike_than_maps_of_the_same_class():
 
 
 @pytest.fixture
-def crossed():
-    """Four images of three classes; N is right on the first three, of which PGD misleads the first two."""
+def class_transfer():
+    """Four images of three classes; N is correct on the first three, of which PGD fools the first two."""
     return {
         "label": np.array([0, 1, 2, 0]),
         "clean": np.array([0, 1, 2, 1]),
@@ -151,36 +134,38 @@ def crossed():
     }
 
 
-def test_only_images_that_the_attack_misleads_are_asked(crossed):
-    made = Made(class_transfer=crossed)
-    assert analysis.filtered(made, "PGD")[1].tolist() == [0, 1]
-    assert analysis.filtered(made, "FAB")[0].tolist() == [[0, 1, 2]]
-    assert analysis.filtered(made, "clean")[1].tolist() == [0, 1, 2, 0]
+def test_predictions_are_of_the_images_that_the_attack_fools(class_transfer):
+    results = FakeResults(class_transfer=class_transfer)
+    assert analysis.filtered_predictions(results, "PGD")[1].tolist() == [0, 1]
+    assert analysis.filtered_predictions(results, "FAB")[0].tolist() == [[0, 1, 2]]
+    assert analysis.filtered_predictions(results, "clean")[1].tolist() == [0, 1, 2, 0]
 
 
-def test_class_claims(crossed):
-    """Image 0, of class 0: right behind 0 and 2, pulled by 1. Image 1, of class 1: right behind 0 only, not pulled."""
-    found = {identity: measured(identity, class_transfer=crossed) for identity in CLAIMS if "B.class" in identity}
+def test_class_claims(class_transfer):
+    """Image 0 is correct with maps 0 and 2, and map 1 induces class 1; image 1 is correct with map 0 only."""
+    found = {
+        identity: measured(identity, class_transfer=class_transfer) for identity in CLAIMS if "B.class" in identity
+    }
     assert found["B.class.undone"][0::3] == (50, 2)
-    assert found["B.class.cost"].value == pytest.approx(0)  # right on 0, 1, 2, behind their maps on 0, 2, 3
+    assert found["B.class.cost"].value == pytest.approx(0)  # three correct without maps and with those of their class
     assert found["B.class.own"].value == pytest.approx(100 * ((1 - 0.5) + (0 - 0.5)) / 2)
     assert found["B.class.pull"].value == pytest.approx(100 * ((1 - 0.5) + (0 - 0)) / 2)
 
 
-def test_cost_is_what_the_maps_lose(crossed):
-    crossed["filtered.clean"][0] = 1
-    assert measured("B.class.cost", class_transfer=crossed).value == pytest.approx(25)
+def test_cost_is_the_accuracy_lost_with_the_maps(class_transfer):
+    class_transfer["filtered.clean"][0] = 1
+    assert measured("B.class.cost", class_transfer=class_transfer).value == pytest.approx(25)
 
 
-def test_others_leave_the_own_class_out():
-    found, label = np.array([[0, 0, 1], [0, 1, 0]]), np.array([0, 1])
-    assert analysis.others(found, label[:, None], label).tolist() == [0.5, 0]
-    assert analysis.others(found, np.arange(3)[None], label).tolist() == [0, 0.5]
+def test_the_rate_of_other_maps_ignores_the_map_of_the_own_class():
+    predictions, label = np.array([[0, 0, 1], [0, 1, 0]]), np.array([0, 1])
+    assert analysis.other_maps_rate(predictions, label[:, None], label).tolist() == [0.5, 0]
+    assert analysis.other_maps_rate(predictions, np.arange(3)[None], label).tolist() == [0, 0.5]
 
 
 @pytest.fixture
-def exchanged():
-    """Maps of images 7 and 5, of classes 0 and 1, and four images; A's is of image 5 alone, and makes 1 of all."""
+def image_transfer():
+    """Maps of images 7 and 5, of classes 0 and 1, and four images; A has only the one of image 5, which induces 1."""
     arrays = {
         "image": np.array([7, 5]),
         "target": np.array([0, 1]),
@@ -194,72 +179,71 @@ def exchanged():
     return found | {f"{name}.A": array for name, array in single.items()}
 
 
-def test_maps_are_tried_on_their_own_image_their_class_and_the_others(exchanged):
-    found = analysis.named(Made(maps_exchanged=exchanged), "N")
-    assert found["own"].tolist() == [1, 1]
-    assert found["class"].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]  # no other image is of class 1
-    assert found["others"].tolist() == [0.5, 1]
-    assert found["before"].tolist() == [0.5, 0]
+def test_transfer_rates_are_of_the_own_image_its_class_and_other_classes(image_transfer):
+    rates = analysis.transfer_rates(FakeResults(image_transfer=image_transfer), "N")
+    assert rates["own"].tolist() == [1, 1]
+    assert rates["class"].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]  # no other image is of class 1
+    assert rates["other"].tolist() == [0.5, 1]
+    assert rates["unmasked"].tolist() == [0.5, 0]
 
 
-def test_taken_images_are_of_other_classes(exchanged):
-    assert measured("B.exchanged.N", maps_exchanged=exchanged)[0::3] == (75, 2)
-    assert measured("B.exchanged.A", maps_exchanged=exchanged)[0::3] == (100, 1)
+def test_claims_on_transfer_count_images_of_other_classes(image_transfer):
+    assert measured("B.exchanged.N", image_transfer=image_transfer)[0::3] == (75, 2)
+    assert measured("B.exchanged.A", image_transfer=image_transfer)[0::3] == (100, 1)
 
 
-def test_exchanges_are_averaged_over_maps(exchanged):
-    found = analysis.image_transfer_table(Made(maps_exchanged=exchanged))
+def test_image_transfer_is_averaged_over_maps(image_transfer):
+    found = analysis.image_transfer_table(FakeResults(image_transfer=image_transfer))
     assert found.loc["N"].tolist() == ["100.0", "100.0", "75.0", "25.0"]
     assert found.loc["A", "images of other classes"] == "100.0"
 
 
-def test_every_claim_of_the_chapter_is_in_the_ledger_and_placed():
-    placed = {claim.id: claim.anchor for claim in CLAIMS if claim.chapter == analysis.CHAPTER}
-    assert set(placed) == set(CLAIMS)
-    assert placed["B.class.pull"] == "figure-crossed"
-    assert placed["B.similar.A.PGD.idcor"] == "figure-similarity"
-    assert placed["B.high"] == "figure-attacked-frequencies"
-    assert placed["B.exchanged.A"] == "whose-are-the-frequencies"
-    assert placed["B.sparse"] == "figure-frequency-maps"
+def test_claims_point_to_the_figures_that_show_them():
+    figures = {identity: claim.figure for identity, claim in CLAIMS.items()}
+    assert figures["B.class.pull"] == "figure-crossed"
+    assert figures["B.similar.A.PGD.idcor"] == "figure-similarity"
+    assert figures["B.high"] == "figure-attacked-frequencies"
+    assert figures["B.exchanged.A"] == "whose-are-the-frequencies"
+    assert figures["B.sparse"] == "figure-frequency-maps"
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
-def test_kinds_are_described_by_what_is_kept():
+def test_the_map_table_describes_the_maps_that_are_kept():
     table = maps()
     chosen = (table["network"] == "A") & (table["kind"] == "FAB")
     table.loc[chosen, "l1_share"] = [0, 0.1, 0.3, 0.9]
     table.loc[chosen & (table["image"] == 3), "kept"] = False
-    found = analysis.kinds(Made(frequency_maps=table))
+    found = analysis.map_table(FakeResults(frequency_maps=table))
     assert list(found.index) == [(network, kind) for network in "NA" for kind in ("essential", *analysis.ATTACKS)]
     row = found.loc[("A", "FAB")]
-    assert row[["maps", "kept (%)", "empty (%)"]].tolist() == [4, 75, 25]
+    assert row[["maps", "prediction kept (%)", "all zero (%)"]].tolist() == [4, 75, 25]
     assert row["sum of the map"] == pytest.approx(0.4 / 3 * profile("quick").data.size ** 2, abs=0.06)
     assert found.loc[("N", "PGD"), "low share (%)"] == 50
 
 
-def test_likenesses_show_both_ways_of_shuffling():
-    table = likenesses()
-    found = analysis.similarity_table(Made(map_similarity=table))
+def test_the_similarity_table_shows_both_ways_of_shuffling():
+    table = similarities()
+    found = analysis.similarity_table(FakeResults(map_similarity=table))
     assert list(found.index)[:2] == ["N essential, N PGD", "N essential, N DeepFool"]
     row = table.query("first == 'A essential' and second == 'A PGD' and measure == 'distance'").set_index("shuffled")
     shown = found.loc["A essential, A PGD", "distance correlation"]
     p, within = (f"{row.loc[way, 'p']:.2f}" for way in ("all", "class"))
-    assert shown.to_dict() == {"value": "0.500", "shuffled": "0.300", "p": p, "p within": within}
+    assert shown.to_dict() == {"value": "0.500", "shuffled": "0.300", "p": p, "p within classes": within}
     assert p != within
 
 
-def test_crossings_are_percent_of_the_images_of_a_class(crossed):
-    found = analysis.class_transfer_rates(Made(class_transfer=crossed))
-    assert list(found) == ["clean", "misled by PGD", "misled by FAB"]
-    assert found["clean"].tolist() == [[50, 100, 50, 50], [100, 100, 0, 100], [100, 100, 100, 100]]
-    assert found["misled by PGD"][:2].tolist() == [[0, 100, 0, 100], [0, 100, 0, 0]]
-    assert np.isnan(found["misled by PGD"][2]).all()
-    assert found["misled by FAB"][2].tolist() == [0, 0, 0, 100]
+def test_class_transfer_rates_are_percentages_of_the_images_of_a_class(class_transfer):
+    found = analysis.class_transfer_rates(FakeResults(class_transfer=class_transfer))
+    assert list(found) == ["clean images", "fooled by PGD", "fooled by FAB"]
+    assert found["clean images"].tolist() == [[50, 100, 50, 50], [100, 100, 0, 100], [100, 100, 100, 100]]
+    assert found["fooled by PGD"][:2].tolist() == [[0, 100, 0, 100], [0, 100, 0, 0]]
+    assert np.isnan(found["fooled by PGD"][2]).all()
+    assert found["fooled by FAB"][2].tolist() == [0, 0, 0, 100]
 
 
-def test_numbers_for_prose(crossed):
+def test_numbers_for_prose(class_transfer):
     arrays = {"image.N": np.arange(4)}
     for network in "NA":
         arrays |= {f"label.{network}": np.array([0, 1, 2, 0]), f"prediction.{network}": np.array([0, 1, 2, 1])}
@@ -267,17 +251,17 @@ def test_numbers_for_prose(crossed):
             arrays[f"prediction.{attack}.{network}"] = np.array([1, 1, 0, 1])
             arrays[f"distance.{attack}.{network}"] = np.array([1, 5, 3, 9]) / 255
     arrays["prediction.PGD.A"] = arrays["label.A"]
-    crossed |= {"DeepFool": crossed["label"], "filtered.DeepFool": crossed["filtered.PGD"]}
-    table = likenesses()
+    class_transfer |= {"DeepFool": class_transfer["label"], "filtered.DeepFool": class_transfer["filtered.PGD"]}
+    table = similarities()
     chosen = (table["second"] == "N FAB") & (table["measure"] == "distance") & (table["shuffled"] == "all")
     attacks = table[chosen].assign(first="N PGD", value=-0.11, p=0.99)
     table = pd.concat((table, attacks))
-    found = analysis.numbers(Made(frequency_maps=arrays, class_transfer=crossed, map_similarity=table))
+    found = analysis.numbers(FakeResults(frequency_maps=arrays, class_transfer=class_transfer, map_similarity=table))
     assert (found["effect.attacks.distance"], found["p.attacks.distance"]) == ("\N{MINUS SIGN}4.1", "0.99")
     assert (found["effect.networks.dimension"], found["p.networks.dimension"]) == ("0.0", "1.00")
     assert (found["images"], found["clean.N"], found["fooled.N.FAB"]) == ("4", "75.0", "66.7")
     assert found["distance.N.FAB"] == "2.00"
     assert (found["fooled.A.PGD"], found["distance.A.PGD"]) == ("0.0", "nan")
     assert (found["undone.PGD"], found["undone.DeepFool"]) == ("50.0", "none")
-    assert found["pulled"] == "25.0"  # of image 0, behind both other maps
+    assert found["pulled"] == "25.0"  # of image 0, with both other maps applied
     assert found["shuffled"] == "0.30 to 0.30"

@@ -1,51 +1,35 @@
-"""The figures of frequency maps: every one draws, and shows the numbers that it was given."""
+"""The figures of frequency maps: each one can be drawn and shows the numbers that it is given."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import dc_centred, drawn, shown
 
-from fmlib.pipeline.plotting import BLUE, Picture
+from fmlib.pipeline.plotting import BLUE
 from fmlib.studies.frequency_maps import figures
 
 SIDE, NAMES = 8, ["tench", "chain saw", "church"]
 KINDS = ("essential", "PGD", "DeepFool", "FAB")
 
 
-def drawn(picture):
-    """The picture, once a notebook could show it."""
-    assert isinstance(picture, Picture)
-    assert picture._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
-    return picture
-
-
-def shown(axes):
-    return np.asarray(axes.get_images()[0].get_array())
-
-
 def planes(seed, *shape):
     return np.random.default_rng(seed).random((*shape, SIDE, SIDE)).astype(np.float16)
 
 
-def middle(plane):
-    """The plane with DC in the middle, by index arithmetic."""
-    order = (np.arange(SIDE) - SIDE // 2) % SIDE
-    return plane[order[:, None], order[None, :]]
-
-
-def test_examples_stand_beside_their_image_with_dc_in_the_middle():
-    examples = {kind: planes(number, 3) for number, kind in enumerate(("x", *KINDS))}
+def test_examples_show_each_image_and_its_maps_with_dc_in_the_dc_centred():
+    examples = {kind: planes(seed, 3) for seed, kind in enumerate(("x", *KINDS))}
     examples["FAB"][1] = np.nan  # a class without an example
     axes = drawn(figures.figure_examples(examples, NAMES)).axes
-    assert [one.get_title() for one in axes[:5]] == ["image", *KINDS]
+    assert [one.get_title() for one in axes[:5]] == ["image", *(f"{kind} map" for kind in KINDS)]
     assert [axes[5 * row].get_ylabel() for row in range(3)] == ["tench", "chain\nsaw", "church"]
     for row in range(3):
         assert (shown(axes[5 * row]) == examples["x"][row]).all()
         for column, kind in enumerate(KINDS, 1):
             if (row, kind) != (1, "FAB"):
-                assert (shown(axes[5 * row + column]) == middle(examples[kind][row])).all()
+                assert (shown(axes[5 * row + column]) == dc_centred(examples[kind][row])).all()
 
 
-def test_attacked_frequencies_share_a_scale_that_leaves_dc_out():
+def test_mean_maps_share_a_colour_scale_that_ignores_dc():
     arrays = {}
     for number, network in enumerate("NA"):
         for place, kind in enumerate(KINDS):
@@ -54,11 +38,12 @@ def test_attacked_frequencies_share_a_scale_that_leaves_dc_out():
             arrays[f"radial.{network} {kind}"] = np.arange(64.0) + 100 * number + 10 * place
     axes = drawn(figures.figure_attacked_frequencies(arrays, "NA")).axes
     top = max(array.flat[1:].max() for name, array in arrays.items() if "mean" in name)
-    assert [one.get_title() for one in axes[:5]] == [*KINDS, "radial energy"]
+    assert [one.get_title() for one in axes[:5]] == [*(f"{kind} maps" for kind in KINDS), "radial energy"]
+    assert [axes[0].get_ylabel(), axes[5].get_ylabel()] == ["standard\n(N)", "adversarially\ntrained (A)"]
     for row, network in enumerate("NA"):
         for column, kind in enumerate(KINDS):
             one = axes[5 * row + column]
-            assert (shown(one) == middle(arrays[f"mean.{network} {kind}"])).all()
+            assert (shown(one) == dc_centred(arrays[f"mean.{network} {kind}"])).all()
             assert one.get_images()[0].get_clim() == (0, top)
             line = axes[5 * row + 4].get_lines()[column]
             assert (line.get_ydata() == arrays[f"radial.{network} {kind}"]).all()
@@ -66,7 +51,7 @@ def test_attacked_frequencies_share_a_scale_that_leaves_dc_out():
     assert [text.get_text() for text in axes[4].get_legend().get_texts()] == list(KINDS)
 
 
-def test_similarity_draws_a_dot_for_the_pairs_and_a_bar_for_each_shuffling():
+def test_similarity_draws_one_dot_per_pairing_and_one_bar_per_way_of_shuffling():
     rows = []
     for first, second in (("N essential", "N PGD"), ("N essential", "A essential")):
         for measure in figures.MEASURES:
@@ -78,7 +63,7 @@ def test_similarity_draws_a_dot_for_the_pairs_and_a_bar_for_each_shuffling():
     picture = drawn(figures.figure_similarity(table))
     assert [text.get_text() for text in picture.axes[0].get_yticklabels()] == ["N: essential, PGD", "N, A: essential"]
     assert {text.get_text() for text in picture.legends[0].get_texts()} == {
-        "shuffled", "shuffled within classes", "as paired"
+        "shuffled among all images", "shuffled within classes", "paired maps"
     }  # fmt: skip
     for axes, measure in zip(picture.axes, figures.MEASURES, strict=True):
         own = table[table["measure"] == measure]
@@ -91,7 +76,7 @@ def test_similarity_draws_a_dot_for_the_pairs_and_a_bar_for_each_shuffling():
             assert [width for _, width in found] == pytest.approx([0.3, 0.3])
 
 
-def test_class_maps_are_means_over_channels_with_dc_in_the_middle():
+def test_class_maps_are_means_over_channels_with_dc_in_the_dc_centred():
     half = np.zeros((3, 2, SIDE, SIDE // 2 + 1), np.float16)
     half[1, 0, 2, 3], half[1, 1, 2, 3] = 1, 0.5
     axes = drawn(figures.figure_class_maps(half, NAMES)).axes
@@ -102,11 +87,11 @@ def test_class_maps_are_means_over_channels_with_dc_in_the_middle():
     assert not shown(axes[0]).any()
 
 
-def test_crossed_writes_every_percentage_but_the_absent():
-    rates = {"clean": np.arange(12.0).reshape(3, 4), "misled": np.full((3, 4), 99.6)}
-    rates["misled"][2] = np.nan
+def test_class_transfer_prints_every_percentage_except_absent_ones():
+    rates = {"clean": np.arange(12.0).reshape(3, 4), "fooled": np.full((3, 4), 99.6)}
+    rates["fooled"][2] = np.nan
     axes = drawn(figures.figure_class_transfer(rates, NAMES)).axes
-    assert [one.get_title() for one in axes[:2]] == ["clean", "misled"]
+    assert [one.get_title() for one in axes[:2]] == ["clean", "fooled"]
     assert [text.get_text() for text in axes[0].texts] == [str(number) for number in range(12)]
     assert [text.get_text() for text in axes[1].texts] == ["100"] * 8
     assert [text.get_text() for text in axes[1].get_xticklabels()] == ["no map", *NAMES]

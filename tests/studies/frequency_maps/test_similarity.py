@@ -1,4 +1,4 @@
-"""Similarity of paired sets: the authors' own cylinder, independence, identity, invariances, and what is refused."""
+"""Similarity of paired sets: the authors' cylinder, independence, identity, invariances, and invalid input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fmlib.studies.frequency_maps.similarity import (
     corrected_distance_correlation,
     cosines,
     dimension_correlation,
-    directed,
     intrinsic_dimension,
     pairings,
     squared_distance_correlation,
     standardised,
     svcca,
+    unit_rows,
 )
 
 seeds = st.integers(0, 2**32)
@@ -41,7 +41,7 @@ def cylinder(rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def against_the_rest(points, coordinate: int) -> tuple[np.ndarray, np.ndarray]:
-    rest = [one for number, one in enumerate(points) if number != coordinate]
+    rest = [column for index, column in enumerate(points) if index != coordinate]
     return standardised(points[coordinate]), standardised(np.hstack(rest))
 
 
@@ -53,25 +53,25 @@ def against_the_rest(points, coordinate: int) -> tuple[np.ndarray, np.ndarray]:
         (2, 0.4538603, 0.00744309025097793),
     ],
 )
-def test_numbers_are_those_that_the_authors_print_for_their_draw(coordinate, value, squared):
-    """Their notebook's generator and seed; coordinates standardised for the one number, directed for the other."""
+def test_numbers_are_those_that_the_authors_print_for_their_sample(coordinate, value, squared):
+    """With their notebook's generator and seed: standardised coordinates for the first, unit rows for the second."""
     points = cylinder(np.random.RandomState(42))
     found = dimension_correlation(*against_the_rest(points, coordinate), seed=0, shuffles=0)
     assert found.value == pytest.approx(value, abs=1e-6)
-    rest = np.hstack([one for number, one in enumerate(points) if number != coordinate])
-    assert squared_distance_correlation(directed(points[coordinate]), directed(rest)) == pytest.approx(
+    rest = np.hstack([column for index, column in enumerate(points) if index != coordinate])
+    assert squared_distance_correlation(unit_rows(points[coordinate]), unit_rows(rest)) == pytest.approx(
         squared, rel=1e-6
     )
 
 
 def test_a_coordinate_on_the_circle_correlates_with_the_rest_of_the_cylinder():
-    """Theory: (1 + 2 - 2) / 2. One draw of a thousand points is .05 off; the mean of twenty is not."""
+    """Theory: (1 + 2 - 2) / 2. One sample of a thousand points is 0.05 off; the mean of twenty is not."""
     pairs = [against_the_rest(cylinder(np.random.default_rng(seed)), 0) for seed in range(20)]
     found = [dimension_correlation(*pair, seed=0, shuffles=0).value for pair in pairs]
     assert np.mean(found) == pytest.approx(0.485, abs=0.05)
 
 
-def test_shuffled_pairings_are_all_beaten_by_a_cylinders():
+def test_a_cylinder_correlates_more_than_every_shuffled_pairing():
     points = cylinder(np.random.default_rng(0))
     assert dimension_correlation(*against_the_rest(points, 0), seed=0, shuffles=20).p == pytest.approx(1 / 21)
     assert dimension_correlation(*against_the_rest(points, 1), seed=0, shuffles=20).p > 0.2
@@ -88,8 +88,8 @@ def test_independent_sets_are_not_correlated():
     assert np.mean(found) == pytest.approx(0, abs=0.05)
 
 
-def test_a_set_is_wholly_correlated_with_itself_and_has_the_smallest_p_there_is():
-    vectors = directed(standardised(normal(0, 60, 5)))
+def test_a_set_has_correlation_one_with_itself_and_the_smallest_possible_p():
+    vectors = unit_rows(standardised(normal(0, 60, 5)))
     for shuffles in (9, 39):
         found = dimension_correlation(vectors, vectors, seed=0, shuffles=shuffles)
         assert found.value == pytest.approx(1, abs=1e-9)
@@ -98,7 +98,7 @@ def test_a_set_is_wholly_correlated_with_itself_and_has_the_smallest_p_there_is(
         assert found.shuffled.max() < found.value
 
 
-def test_p_counts_the_shufflings_that_do_better():
+def test_p_counts_the_shuffled_pairings_with_a_larger_correlation():
     for seed in range(5):
         found = dimension_correlation(normal(seed, 40, 2), normal(seed + 9, 40, 2), seed=seed, shuffles=19)
         assert found.p == (1 + (found.shuffled > found.value).sum()) / 20
@@ -109,7 +109,7 @@ def test_without_shuffling_p_is_one():
 
 
 def test_p_is_uniform_for_independent_sets():
-    """Of twenty equally likely values; a uniform draw within each step makes the distribution continuous."""
+    """There are twenty equally likely values; uniform jitter within each step makes the distribution continuous."""
     jitter = np.random.default_rng(0).uniform(size=200)
     found = [
         dimension_correlation(normal(seed, 25, 2), normal(seed + 1000, 25, 3), seed=seed, shuffles=19).p
@@ -118,14 +118,14 @@ def test_p_is_uniform_for_independent_sets():
     assert kstest(np.array(found) - jitter / 20, "uniform").pvalue > 0.05
 
 
-def test_shufflings_follow_the_seed():
+def test_shuffled_pairings_depend_on_the_seed():
     first, second = normal(0, 30, 2), normal(1, 30, 2)
     one, again, other = (dimension_correlation(first, second, seed=seed, shuffles=9) for seed in (0, 0, 1))
     assert one.shuffled.tolist() == again.shuffled.tolist() != other.shuffled.tolist()
     assert one.value == other.value
 
 
-def test_pairings_are_permutations_and_within_groups_where_groups_are_given():
+def test_pairings_are_permutations_within_groups_if_groups_are_given():
     groups = np.array([2, 0, 2, 1, 0, 2, 0, 0])
     for within in (None, groups):
         orders = pairings(8, seed=0, shuffles=20, groups=within)
@@ -140,15 +140,15 @@ def test_pairings_are_permutations_and_within_groups_where_groups_are_given():
         pairings(8, seed=0, shuffles=1, groups=groups[:3])
 
 
-def test_a_shuffling_of_single_rows_is_the_pairing_as_it_is():
+def test_shuffling_within_groups_of_one_changes_nothing():
     first, second = normal(0, 20, 2), normal(1, 20, 2)
     found = dimension_correlation(first, second, seed=0, shuffles=5, groups=np.arange(20))
     assert found.shuffled == pytest.approx(np.full(5, found.value))
 
 
-def test_shuffled_distances_are_those_of_the_joined_rows():
-    """The sum of permuted squared distances stands for the distances of each shuffled set, prepared by itself."""
-    first, second = (directed(standardised(normal(seed, 50, 4))) for seed in (0, 1))
+def test_shuffled_distances_are_those_of_the_concatenated_rows():
+    """The sum of permuted squared distances equals the squared distances of the concatenated shuffled rows."""
+    first, second = (unit_rows(standardised(normal(seed, 50, 4))) for seed in (0, 1))
     found = dimension_correlation(first, second, seed=3, shuffles=4)
     assert found.joined == pytest.approx(intrinsic_dimension(np.hstack((first, second))), rel=1e-9)
     rng, largest = np.random.default_rng(3), max(found.first, found.second)
@@ -163,12 +163,12 @@ def test_shuffled_distances_are_those_of_the_joined_rows():
 @pytest.mark.parametrize(("dimension", "low", "high"), [(1, 0.93, 1.07), (2, 1.86, 2.14), (5, 4.15, 5.35)])
 @pytest.mark.parametrize("kind", ["standard_normal", "random"])
 def test_dimension_of_known_sets(dimension, low, high, kind):
-    """Within three standard errors, d / sqrt(.9 n), of d; in five dimensions the border may take a tenth more."""
+    """Within three standard errors of d, d / sqrt(0.9 n); in five dimensions the boundary may add a bias of 0.1 d."""
     vectors = getattr(np.random.default_rng(dimension), kind)((2000, dimension))
     assert low < intrinsic_dimension(vectors) < high
 
 
-def test_dimension_is_the_sets_not_the_spaces():
+def test_dimension_is_that_of_the_set_not_of_the_space():
     vectors = normal(0, 300, 2)
     found = intrinsic_dimension(vectors)
     embedded = np.hstack((vectors, np.zeros((300, 8)))) @ ortho_group.rvs(10, random_state=0)
@@ -192,7 +192,7 @@ def test_dimension_by_hand():
     assert intrinsic_dimension(normal(0, 43, 3)) == pytest.approx(by_hand(normal(0, 43, 3)), rel=1e-9)
 
 
-@pytest.mark.filterwarnings("error")  # the library warns of what it must drop itself
+@pytest.mark.filterwarnings("error")  # the library warns of points that it drops itself
 def test_repeated_points_and_equal_neighbours_are_left_out():
     grid = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), -1).reshape(-1, 2) + 100  # r1 = r2 everywhere
     vectors = np.concatenate((normal(0, 40, 2), normal(0, 40, 2)[:15], grid))
@@ -208,9 +208,9 @@ def test_preparation_of_columns_and_rows():
     found = standardised(vectors)
     assert found.mean(0) == pytest.approx(np.zeros(4), abs=1e-9)
     assert found.std(0, ddof=1) == pytest.approx(np.ones(4), abs=1e-5)
-    assert np.linalg.norm(directed(found), axis=1) == pytest.approx(np.ones(50))
-    assert directed(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0, 0]]
-    assert directed(np.array([[-3.0], [2.0]])).tolist() == [[-3], [2]]
+    assert np.linalg.norm(unit_rows(found), axis=1) == pytest.approx(np.ones(50))
+    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0, 0]]
+    assert unit_rows(np.array([[-3.0], [2.0]])).tolist() == [[-3], [2]]
 
 
 def test_constant_columns_change_nothing():
@@ -218,7 +218,7 @@ def test_constant_columns_change_nothing():
     wider = np.hstack((vectors, np.full((60, 4), 0.3)))
     assert standardised(np.full((60, 4), 0.7, dtype=np.float32)) == pytest.approx(0, abs=1e-6)
     assert standardised(wider)[:, 3:] == pytest.approx(0, abs=1e-9)
-    found, other = (intrinsic_dimension(directed(standardised(one))) for one in (vectors, wider))
+    found, other = (intrinsic_dimension(unit_rows(standardised(one))) for one in (vectors, wider))
     assert other == pytest.approx(found, rel=1e-6)
 
 
@@ -232,7 +232,7 @@ def test_cosines_of_known_angles():
 
 
 @given(seeds)
-def test_orthogonal_maps_shifts_and_scalings_change_nothing(seed):
+def test_measures_are_invariant_to_orthogonal_maps_shifts_and_scalings(seed):
     first, second = normal(seed, 20, 4), normal(seed + 1, 20, 3)
     second[:, 0] += first[:, 0]
     turned = 5 - 0.1 * first @ ortho_group.rvs(4, random_state=seed % 2**32)
@@ -242,21 +242,21 @@ def test_orthogonal_maps_shifts_and_scalings_change_nothing(seed):
         assert measure(first, turned) == pytest.approx(1, abs=1e-9)
 
 
-def test_svcca_of_single_columns_is_the_size_of_their_correlation():
+def test_svcca_of_single_columns_is_their_absolute_correlation():
     first, second = normal(0, 40, 1), normal(1, 40, 1)
     assert svcca(first, second) == pytest.approx(abs(np.corrcoef(first[:, 0], second[:, 0])[0, 1]))
 
 
 def test_svcca_leaves_weak_directions_out():
-    """Two strong directions of their own and a weak one in common, of less than a hundredth of their sum."""
+    """Two strong independent directions and a weak shared one, less than a hundredth of their sum."""
     first, second, common = normal(0, 5000, 2), normal(1, 5000, 2), 1e-3 * normal(2, 5000, 1)
     first, second = np.hstack((first, common)), np.hstack((second, common))
     assert svcca(first, second) < 0.05
     assert svcca(first, second, share=1) == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_svcca_cannot_tell_many_directions_from_few_rows():
-    """Why shuffled pairings belong beside it."""
+def test_svcca_is_high_for_independent_sets_of_few_rows():
+    """This is why it is compared with shuffled pairings."""
     assert svcca(normal(0, 30, 40), normal(1, 30, 40)) > 0.95
 
 
@@ -290,7 +290,7 @@ def test_only_the_corrected_distance_correlation_is_about_zero_for_independent_s
     assert np.mean([corrected_distance_correlation(*pair) for pair in pairs]) == pytest.approx(0, abs=0.02)
 
 
-def test_distance_correlation_sees_what_no_line_does():
+def test_distance_correlation_detects_non_linear_dependence():
     x = np.linspace(-1, 1, 201)[:, None]
     assert svcca(x, x**2) == pytest.approx(0, abs=1e-9)
     assert squared_distance_correlation(x, x**2) > 0.2
@@ -320,23 +320,23 @@ MEASURES = {
         (GOOD, np.where(np.isnan(BROKEN), np.inf, BROKEN), "infinite"),
         (GOOD[0], GOOD[0], r"\(n, p\)"),
         (GOOD[:0], GOOD[:0], "0 rows are too few"),
-        (np.zeros((20, 3)), np.zeros((20, 3)), "zeros|alike|distinct"),
+        (np.zeros((20, 3)), np.zeros((20, 3)), "zeros|identical|distinct"),
     ],
     ids=["unequal", "NaN", "infinite", "flat", "empty", "constant"],
 )
-def test_sets_that_cannot_be_compared_are_refused(measure, first, second, message):
+def test_sets_that_cannot_be_compared_raise(measure, first, second, message):
     with pytest.raises(FmlibError, match=message):
         measure(first, second)
 
 
-@pytest.mark.parametrize(("name", "least"), [("svcca", 2), ("squared", 2), ("corrected", 4), ("dimension", 10)])
-def test_each_measure_takes_so_many_rows(name, least):
-    with pytest.raises(FmlibError, match=f"{least - 1} rows are too few: it takes {least}"):
-        MEASURES[name](GOOD[: least - 1], GOOD[: least - 1])
-    MEASURES[name](GOOD[:least], GOOD[:least])
+@pytest.mark.parametrize(("name", "minimum"), [("svcca", 2), ("squared", 2), ("corrected", 4), ("dimension", 10)])
+def test_each_measure_needs_a_minimum_of_rows(name, minimum):
+    with pytest.raises(FmlibError, match=f"{minimum - 1} rows are too few: at least {minimum} are needed"):
+        MEASURES[name](GOOD[: minimum - 1], GOOD[: minimum - 1])
+    MEASURES[name](GOOD[:minimum], GOOD[:minimum])
 
 
-def test_cosines_need_rows_of_one_width_that_have_a_direction():
+def test_cosines_need_rows_of_one_length_that_are_not_zero():
     with pytest.raises(FmlibError, match="rows of 3 and of 2 values"):
         cosines(GOOD, GOOD[:, :2])
     with pytest.raises(FmlibError, match="leave empty maps out"):

@@ -1,4 +1,4 @@
-"""The tasks on networks with a frequency bias: which networks and images, what is measured, and what is published."""
+"""Tasks on networks with a frequency bias: which networks and images, what is measured, and what is published."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from fmlib.core.spectra import corner_radius, radius
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import bits, write_bytes
 from fmlib.studies.jacobian_regularisation import experiment, tasks
-from fmlib.studies.jacobian_regularisation.analysis import right
+from fmlib.studies.jacobian_regularisation.analysis import correct
 from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS
 from fmlib.studies.jacobian_regularisation.tasks import (
     BANDS,
     DEVIATIONS,
+    attacks,
     corrupted,
     corrupted_images,
     corruption_spectra,
@@ -31,13 +32,12 @@ from fmlib.studies.jacobian_regularisation.tasks import (
     networks,
     noisy_images,
     robust,
-    trials,
 )
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import first_images
 
-SIZE, TRIED, CORRUPTED = 16, 12, 20
+SIZE, N_ROBUST, N_CORRUPTED = 16, 12, 20
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def setup():
     made = replace(
         small(),
         evaluation=EvaluationSpec(epsilon=0.15, step=0.1, steps=3, restarts=2, queries=20),
-        tried=TRIED,
-        corrupted=CORRUPTED,
-        repeated=("N", "N+", "N-"),
+        n_robust=N_ROBUST,
+        n_corrupted=N_CORRUPTED,
+        regularised=("N", "N+", "N-"),
         bias_repetitions=2,
-        biased=("F",),
+        regularised_once=("F",),
     )
     return Setup(made, 0, CPU, progress=False)
 
@@ -70,15 +70,15 @@ def wave(row: int, column: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
-def test_networks_are_tried_at_the_radius_that_they_were_trained_at(profile):
-    trained, n_robust = profile.train.attack, profile.evaluation
-    assert (tried.epsilon, tried.step) == (trained.epsilon, trained.step)
-    assert tried.steps * tried.step >= tried.epsilon
-    half = trials(profile)["PGD half"][1]
-    assert (half.epsilon, half.step) == (trained.epsilon / 2, trained.step / 2)
-    assert (half.steps, half.restarts) == (tried.steps, tried.restarts)
-    assert {name: (family, spec) for name, (family, spec) in trials(profile).items() if name != "PGD half"} == {
-        name: (name, tried) for name in ("PGD", "AutoAttack", "Square")
+def test_networks_are_evaluated_at_the_radius_of_their_training(profile):
+    training, evaluation = profile.train.attack, profile.evaluation
+    assert (evaluation.epsilon, evaluation.step) == (training.epsilon, training.step)
+    assert evaluation.steps * evaluation.step >= evaluation.epsilon
+    half = attacks(profile)["PGD half"][1]
+    assert (half.epsilon, half.step) == (training.epsilon / 2, training.step / 2)
+    assert (half.steps, half.restarts) == (evaluation.steps, evaluation.restarts)
+    assert {name: (family, spec) for name, (family, spec) in attacks(profile).items() if name != "PGD half"} == {
+        name: (name, evaluation) for name in ("PGD", "AutoAttack", "Square")
     }
 
 
@@ -101,7 +101,7 @@ def test_first_images_are_as_many_of_each_class(setup, store):
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 2), (-2, 3), (4, 3), (8, 8), (0, 7)])
-def test_low_share_of_one_frequency_is_one_or_nought(row, column):
+def test_low_share_of_one_frequency_is_one_or_zero(row, column):
     inside = float(radius(SIZE, SIZE)[row, column] < corner_radius(SIZE, SIZE) / 3)
     assert low_shares(wave(row, column)).item() == pytest.approx(inside, abs=1e-5)
 
@@ -114,7 +114,7 @@ def test_low_shares_weigh_energy_over_channels_and_both_halves_of_the_plane():
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1.0, 1e15])
-def test_low_shares_know_no_scale(scale):
+def test_low_shares_do_not_depend_on_scale(scale):
     gradients = wave(0, 1) + 2 * wave(0, 7)
     assert low_shares(scale * gradients).item() == pytest.approx(0.2, abs=1e-5)
 
@@ -136,14 +136,14 @@ def test_the_jacobian_is_that_of_every_validation_image(setup, store, network):
 
 
 def test_vanished_gradients_are_left_out_of_the_radial_shares(setup, store, monkeypatch):
-    def one_felt(model, images, labels):
+    def one_nonzero(model, images, labels):
         gradients = torch.zeros_like(images)
         gradients[0] = 1e-25 * wave(0, 5)[0]
         return gradients
 
-    monkeypatch.setattr(tasks, "input_gradients", one_felt)
+    monkeypatch.setattr(tasks, "input_gradients", one_nonzero)
     task = jacobian(setup, "N", 0)
-    found = task.compute([store.get(item) for item in task.inputs], None)
+    found = task.compute([store.get(needed) for needed in task.inputs], None)
     assert found.arrays["shares"][4] == pytest.approx(1, abs=1e-4)
     assert np.isfinite(found.arrays["low"]).sum() == 1
 
@@ -165,30 +165,30 @@ def test_every_corruption_comes_at_every_severity_in_order():
     assert not torch.allclose((gray[0] - 0.5) / 0.04, (gray[1] - 0.5) / 0.08, atol=0.1)  # other noise, not only more
 
 
-def test_noise_lies_in_its_band_and_has_its_strength():
+def test_noise_lies_in_its_band_and_has_its_deviation():
     gray = torch.full((3, 1, 32, 32), 0.5)
     found = list(noisy_images(gray, 0))
     assert len(found) == BANDS * len(DEVIATIONS)
     distance = radius(32, 32) / corner_radius(32, 32)
-    for number, noisy in enumerate(found):
-        band, deviation = number // len(DEVIATIONS), DEVIATIONS[number % len(DEVIATIONS)]
+    for index, noisy in enumerate(found):
+        band, deviation = index // len(DEVIATIONS), DEVIATIONS[index % len(DEVIATIONS)]
         added = noisy - gray
         assert added.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx(np.full(3, deviation), rel=0.02)
         inside = (distance >= band / BANDS) & (distance <= (band + 1) / BANDS + 1e-3)
         power = torch.fft.fft2(added).abs().square()
-        assert (power * inside).sum() / power.sum() > 0.99  # but for what is clamped
+        assert (power * inside).sum() / power.sum() > 0.99  # except for what is clamped
 
 
-def test_corruptions_are_judged_in_order(setup, store, network):
+def test_corruptions_are_evaluated_in_order(setup, store, network):
     found = store.get(corrupted(setup, "N", 0)).arrays
-    images = first_images(setup, store.get(setup.dataset), CORRUPTED)
-    whole = np.unpackbits(found["corruptions"], count=CORRUPTED * 70).reshape(CORRUPTED, 14, 5)
+    images = first_images(setup, store.get(setup.dataset), N_CORRUPTED)
+    whole = np.unpackbits(found["corruptions"], count=N_CORRUPTED * 70).reshape(N_CORRUPTED, 14, 5)
     dark = list(corrupted_images(images.pixels(), 0))[5 * list(CORRUPTIONS).index("contrast") + 4]
     assert (
         whole[:, list(CORRUPTIONS).index("contrast"), 4].tolist()
         == (predictions(network, dark) == images.labels).int().tolist()
     )
-    bands = np.unpackbits(found["bands"], count=CORRUPTED * 12).reshape(CORRUPTED, BANDS, 2)
+    bands = np.unpackbits(found["bands"], count=N_CORRUPTED * 12).reshape(N_CORRUPTED, BANDS, 2)
     noisy = list(noisy_images(images.pixels(), 0))[2 * 3 + 1]
     assert bands[:, 3, 1].tolist() == (predictions(network, noisy) == images.labels).int().tolist()
     assert found["clean"].tolist() == (predictions(network, images.pixels()) == images.labels).tolist()
@@ -208,18 +208,18 @@ def test_brightness_acts_at_low_frequencies_and_noise_does_not(setup, store):
 # ----------------------------------------------------------------------------------------------------------- attacks
 
 
-def test_who_errs_on_the_clean_image_withstands_nothing(setup, store):
+def test_images_misclassified_clean_count_as_wrong_under_every_attack(setup, store):
     found = store.get(robust(setup, "N")).arrays
     assert set(found) == {"clean", "PGD half", "PGD", "AutoAttack", "Square"}
-    for name, withstood in found.items():
-        assert withstood.shape == (TRIED,)
-        assert not (withstood & ~found["clean"]).any(), name
-    assert found["PGD"].sum() <= found["PGD half"].sum() < TRIED
+    for name, array in found.items():
+        assert array.shape == (N_ROBUST,)
+        assert not (array & ~found["clean"]).any(), name
+    assert found["PGD"].sum() <= found["PGD half"].sum() < N_ROBUST
 
 
 def test_an_attack_that_helps_does_not_count(setup, store, network, monkeypatch):
-    """The images are black, and attacked become real ones: that makes nothing robust that was wrong before."""
-    real = first_images(setup, store.get(setup.dataset), TRIED)
+    """The clean images are black, the attacked ones real: an image wrong before cannot become robust."""
+    real = first_images(setup, store.get(setup.dataset), N_ROBUST)
     black = Split(torch.zeros_like(real.images), real.labels)
     clean = predictions(network, black.pixels()) == real.labels
     specs = []
@@ -231,36 +231,36 @@ def test_an_attack_that_helps_does_not_count(setup, store, network, monkeypatch)
     monkeypatch.setattr(tasks, "first_images", lambda *_: black)
     monkeypatch.setattr(tasks, "attack_all", reveal)
     task = robust(setup, "N")
-    found = task.compute([store.get(item) for item in task.inputs], None).arrays
-    right_again = predictions(network, real.pixels()) == real.labels
-    assert (right_again & ~clean).any()
-    assert found["Square"].tolist() == (clean & right_again).tolist()
+    found = task.compute([store.get(needed) for needed in task.inputs], None).arrays
+    correct_attacked = predictions(network, real.pixels()) == real.labels
+    assert (correct_attacked & ~clean).any()
+    assert found["Square"].tolist() == (clean & correct_attacked).tolist()
     assert specs == [("PGD", 0.075), ("PGD", 0.15), ("AutoAttack", 0.15), ("Square", 0.15)]
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
 
 
-def test_files_hold_what_the_jobs_found(setup, store, tmp_path):
-    files = experiment.RECIPES[0].export(setup, store)
+def test_files_hold_the_results_of_the_tasks(setup, store, tmp_path):
+    files = experiment.EXPERIMENTS[0].export(setup, store)
     for name, content in files.items():
         write_bytes(tmp_path / name, content)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     results = Results(tmp_path, {"profile": "quick", "files": checksums})
     table = results.table("biased_networks").set_index(["network", "repetition"])
     assert table.index.tolist() == [*((name, n) for name in ("N", "N+", "N-") for n in range(2)), ("F", 0)]
-    hits = store.get(setup.evaluation("N-", 1)).arrays["standard"]
-    assert table.loc[("N-", 1), "standard"] == pytest.approx(100 * hits.mean())
-    assert (bits(results.arrays("biased_evaluation"), "standard.N-")[1] == hits).all()
-    whole = np.unpackbits(store.get(corrupted(setup, "N+", 1)).arrays["corruptions"], count=CORRUPTED * 70)
-    assert (right(results, "corruptions", "N+")[1] == 100 * whole.reshape(CORRUPTED, 14, 5)).all()
+    standard = store.get(setup.evaluation("N-", 1)).arrays["standard"]
+    assert table.loc[("N-", 1), "standard"] == pytest.approx(100 * standard.mean())
+    assert (bits(results.arrays("biased_evaluation"), "standard.N-")[1] == standard).all()
+    whole = np.unpackbits(store.get(corrupted(setup, "N+", 1)).arrays["corruptions"], count=N_CORRUPTED * 70)
+    assert (correct(results, "corruptions", "N+")[1] == 100 * whole.reshape(N_CORRUPTED, 14, 5)).all()
     amplitude = store.get(jacobian(setup, "N+", 1)).arrays["amplitude"]
     assert table.loc[("N+", 1), "amplitude"] == pytest.approx(amplitude.mean(), rel=1e-5)
     stored = results.arrays("jacobians")["amplitude.N+"][1].astype(float)
     assert stored == pytest.approx(amplitude / amplitude.mean(), rel=2e-3)
-    for name, number in (("F", 0), ("N", 1)):
-        withstood = store.get(robust(setup, name, number)).arrays["Square"]
-        assert (results.arrays("robustness")[f"Square.{name}"][number] == withstood).all()
+    for name, repetition in (("F", 0), ("N", 1)):
+        square = store.get(robust(setup, name, repetition)).arrays["Square"]
+        assert (results.arrays("robustness")[f"Square.{name}"][repetition] == square).all()
     spectra = results.table("corruptions").set_index(["corruption", "severity"])
     place = list(CORRUPTIONS).index("fog")
     expected = store.get(corruption_spectra(setup)).arrays["mean_radius"][place, 2]

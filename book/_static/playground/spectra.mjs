@@ -1,5 +1,5 @@
 /**
- * Spectra of square pictures, and masks on them; the same conventions as `fmlib.spectra`.
+ * Spectra of square pictures, and masks on them; with the conventions of `fmlib.core.spectra`.
  *
  * The side is a power of two. A *half* mask has side * (side / 2 + 1) entries in rows, DC first; interior columns
  * stand for two frequencies. A *full* plane has side * side entries, DC first.

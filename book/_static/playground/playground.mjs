@@ -1,49 +1,51 @@
-/** The laboratory page: its state, its controls, and what happens when they are moved. */
+/** The playground page: its state and its controls. */
 
 import { colour, drawCurves, drawPicture, drawRing, drawSpectrum } from "./drawing.mjs";
-import { Engine, latest } from "./engine.mjs";
+import { Client, latest } from "./client.mjs";
 import { decode, encode } from "./link.mjs";
 import { complement, painted, radialEnergy, sector, share } from "./spectra.mjs";
 import { readPicture } from "./upload.mjs";
 
-const MOST_STEPS = 3000;
-const MOST_COMPARED = 4;
+const MAX_STEPS = 3000;
+const MAX_COMPARED = 4;
 const OWN = "own";
 const element = (name) => document.getElementById(name);
 const percent = (value) => (100 * value).toFixed(1);
 
-/** What the page shows now; `half` is the mask, `pixels` the picture before any attack. */
-const state = { world: null, picture: null, pixels: null, own: null, half: null, attacked: null, kept: [] };
-let engine;
-let worlds;
-let seen = {}; // the worker's last answers: amplitude, plain, filtered, behind
+/** What the page shows; `half` is the mask, `pixels` the picture before any attack. */
+const state = { dataset: null, picture: null, pixels: null, own: null, half: null, attacked: null, kept: [] };
+let client;
+let datasets;
+let latestResult = {}; // of the worker: amplitude, unmasked, filtered, masked
 let cursor = null; // of the keyboard, in canvas pixels
 
-const say = (message) => (element("laboratory-status").textContent = message);
+const say = (message) => (element("playground-status").textContent = message);
 function warn(message) {
-  element("laboratory-message").textContent = message;
-  element("laboratory-message").hidden = !message;
+  element("playground-message").textContent = message;
+  element("playground-message").hidden = !message;
 }
 const shown = () => state.attacked ?? state.pixels;
-const ones = () => new Float32Array(state.world.size * (state.world.size / 2 + 1)).fill(1);
+const ones = () => new Float32Array(state.dataset.size * (state.dataset.size / 2 + 1)).fill(1);
 
 // ---------------------------------------------------------------------------------------------- drawing
 
 function drawAnswers() {
   const cell = (probabilities, n) => {
     const best = probabilities[n] === Math.max(...probabilities);
-    return `<td class="${best ? "best" : ""}" style="--part: ${percent(probabilities[n])}%">${percent(probabilities[n])}</td>`;
+    const value = percent(probabilities[n]);
+    return `<td class="${best ? "best" : ""}" style="--part: ${value}%">${value}</td>`;
   };
-  const rows = state.world.classes.map((name, n) => {
-    const cells = ["N", "A"].map((regime) => cell(seen.plain[regime], n) + cell(seen.behind[regime], n));
+  const rows = state.dataset.classes.map((name, n) => {
+    const { unmasked, masked } = latestResult;
+    const cells = ["N", "A"].map((regime) => cell(unmasked[regime], n) + cell(masked[regime], n));
     return `<tr><th scope="row">${name}</th>${cells.join("")}</tr>`;
   });
   element("answers").tBodies[0].innerHTML = rows.join("");
 }
 
 function drawMask() {
-  const { size } = state.world;
-  const context = drawSpectrum(element("spectrum"), seen.amplitude, size, state.half);
+  const { size } = state.dataset;
+  const context = drawSpectrum(element("spectrum"), latestResult.amplitude, size, state.half);
   if (cursor) drawRing(context, cursor.x, cursor.y, (element("size").value * element("spectrum").width) / size);
   element("share").textContent = `${percent(share(state.half, size))}% kept.`;
   drawEnergies();
@@ -51,38 +53,37 @@ function drawMask() {
 
 function drawEnergies() {
   const masks = [...state.kept, { title: "the mask shown", half: state.half }];
-  const curves = masks.map(({ half }, n) => ({ values: radialEnergy(half, state.world.size), colour: colour(n) }));
+  const curves = masks.map(({ half }, n) => ({ values: radialEnergy(half, state.dataset.size), colour: colour(n) }));
   drawCurves(element("energies"), curves, Math.max(...curves.flatMap(({ values }) => [...values]), 0.01));
-  element("energies-says").innerHTML = masks
-    .map(
-      ({ title, half }, n) =>
-        `<li><span class="laboratory-key" style="--key: ${colour(n)}"></span> ${title}: ${percent(share(half, state.world.size))}% kept</li>`,
-    )
-    .join("");
+  const lines = masks.map(({ title, half }, n) => {
+    const key = `<span class="playground-key" style="--key: ${colour(n)}"></span>`;
+    return `<li>${key} ${title}: ${percent(share(half, state.dataset.size))}% kept</li>`;
+  });
+  element("energies-says").innerHTML = lines.join("");
 }
 
 // ---------------------------------------------------------------------------------------------- asking the worker
 
-const look = latest(async () => {
-  const name = state.world.name;
-  Object.assign(seen, await engine.ask("look", { name, pixels: shown() }));
+const inspect = latest(async () => {
+  const name = state.dataset.name;
+  Object.assign(latestResult, await client.ask("inspect", { name, pixels: shown() }));
   await filter();
 });
 
 const filter = latest(async () => {
-  const { world, half } = state;
-  const found = await engine.ask("filter", { name: world.name, pixels: shown(), half });
-  if (world !== state.world) return; // another picture has been chosen meanwhile
-  Object.assign(seen, found);
-  drawPicture(element("filtered"), seen.filtered, world.size);
-  if (seen.amplitude.length !== world.size ** 2) return;
+  const { dataset, half } = state;
+  const found = await client.ask("filter", { name: dataset.name, pixels: shown(), half });
+  if (dataset !== state.dataset) return; // another picture has been chosen meanwhile
+  Object.assign(latestResult, found);
+  drawPicture(element("filtered"), latestResult.filtered, dataset.size);
+  if (latestResult.amplitude.length !== dataset.size ** 2) return;
   drawMask();
   drawAnswers();
-  element("laboratory").dataset.answered = Number(element("laboratory").dataset.answered ?? 0) + 1;
+  element("playground").dataset.answered = Number(element("playground").dataset.answered ?? 0) + 1;
 });
 
-/** Another mask; stops a fit that is under way. */
-function lay(half) {
+/** Replaces the mask; stops a fit that is under way. */
+function setMask(half) {
   stopLearning();
   state.half = Float32Array.from(half);
   drawMask();
@@ -90,37 +91,37 @@ function lay(half) {
 }
 
 function showPicture() {
-  drawPicture(element("original"), shown(), state.world.size);
+  drawPicture(element("original"), shown(), state.dataset.size);
   element("original-says").textContent = state.attacked ? `${state.title}, attacked` : state.title;
   element("undo").disabled = !state.attacked;
-  return look();
+  return inspect();
 }
 
 // ---------------------------------------------------------------------------------------------- pictures
 
-/** Enter a world: its masks and networks into the lists, its attack into the slider. */
-function enter(world) {
-  if (state.world === world) return;
-  Object.assign(state, { world, half: null, kept: [] });
+/** Changes the data set: fills the lists with its masks and networks, and sets the slider to its attack. */
+function enter(dataset) {
+  if (state.dataset === dataset) return;
+  Object.assign(state, { dataset, half: null, kept: [] });
   state.half = ones();
   const option = (value, title) => new Option(title, value);
-  element("learned").replaceChildren(...world.masks.map(({ name, title }) => option(name, title)));
+  element("learned").replaceChildren(...dataset.masks.map(({ name, title }) => option(name, title)));
   for (const list of ["network", "victim"])
-    element(list).replaceChildren(...world.networks.map(({ regime, title }) => option(regime, `${regime}, ${title}`)));
-  element("epsilon").value = world.attack.epsilon;
+    element(list).replaceChildren(...dataset.networks.map(({ regime, title }) => option(regime, title)));
+  element("epsilon").value = dataset.attack.epsilon;
   sayNumbers();
 }
 
-async function choose(world, picture) {
+async function choose(dataset, picture) {
   stopLearning();
-  enter(world);
+  enter(dataset);
   const found =
     picture === OWN
       ? { title: "Your picture", pixels: state.own }
-      : world.pictures.find(({ name }) => name === picture);
+      : dataset.pictures.find(({ name }) => name === picture);
   Object.assign(state, { picture, title: found.title, attacked: null });
   state.pixels = Float64Array.from(found.pixels, (value) => value / 255);
-  element("picture").value = `${world.name} ${picture}`;
+  element("picture").value = `${dataset.name} ${picture}`;
   for (const name of ["change", "change-spectrum"]) element(name).getContext("2d").clearRect(0, 0, 192, 192);
   await showPicture();
 }
@@ -130,19 +131,19 @@ function ownPicture(pixels) {
   if (!element("picture").querySelector(`[value="photographs ${OWN}"]`))
     element("picture").append(new Option("Your picture", `photographs ${OWN}`));
   return choose(
-    worlds.find(({ name }) => name === "photographs"),
+    datasets.find(({ name }) => name === "photographs"),
     OWN,
   );
 }
 
 // ---------------------------------------------------------------------------------------------- painting
 
-/** Paint around a place of the canvas, in canvas pixels. */
+/** Paints around a place of the canvas, in canvas pixels. */
 function paint({ x, y }) {
-  const { size } = state.world;
+  const { size } = state.dataset;
   const cycles = (at) => (at / element("spectrum").width) * size - size / 2 - 0.5;
   const value = Number(document.querySelector("input[name=brush]:checked").value);
-  lay(painted(state.half, size, { x: cycles(x), y: cycles(y) }, Number(element("size").value), value));
+  setMask(painted(state.half, size, { x: cycles(x), y: cycles(y) }, Number(element("size").value), value));
 }
 
 function place(event) {
@@ -154,7 +155,7 @@ function place(event) {
 
 function paintByKey(event) {
   const canvas = element("spectrum");
-  const step = canvas.width / state.world.size;
+  const step = canvas.width / state.dataset.size;
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   cursor ??= { x: canvas.width / 2 + step / 2, y: canvas.height / 2 + step / 2 };
   if (event.key in moves) {
@@ -177,59 +178,58 @@ function stopLearning() {
   if (!learning) return;
   learning = null;
   element("learn").textContent = "Learn the mask";
-  engine.ask("stop");
+  client.ask("stop");
 }
 
 async function learn() {
   if (learning) return stopLearning();
-  const { world } = state;
-  const options = { ...world.learning, penalty: penalty(), rate: Number(element("rate").value) };
+  const { dataset } = state;
+  const options = { ...dataset.learning, penalty: penalty(), lr: Number(element("rate").value) };
   const curves = [
     { values: [], colour: colour(0) },
     { values: [], colour: colour(1) },
   ];
-  const mine = (learning = {});
-  const show = ({ half, curve, steps, pace, done, ...rest }) => {
-    if (learning !== mine) return;
+  const fit = (learning = {});
+  const show = ({ half, curve, steps, stepsPerSecond, done, ...rest }) => {
+    if (learning !== fit) return;
     state.half = half;
-    Object.assign(seen, rest);
+    Object.assign(latestResult, rest);
     for (const one of curve) {
       curves[0].values.push(one.share);
       curves[1].values.push(one.invariance - 1);
     }
     drawCurves(element("curve"), curves, 1);
-    drawPicture(element("filtered"), seen.filtered, world.size);
+    drawPicture(element("filtered"), latestResult.filtered, dataset.size);
     drawMask();
     drawAnswers();
     const last = curve.at(-1);
-    if (last)
-      say(
-        `${done ? "Done at step" : "Step"} ${steps}, ${pace.toFixed(0)} a second: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`,
-      );
+    if (!last) return;
+    const progress = `${done ? "Done at step" : "Step"} ${steps}, ${stepsPerSecond.toFixed(0)} per second`;
+    say(`${progress}: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`);
   };
   element("learn").textContent = "Stop learning";
-  const name = world.name;
+  const name = dataset.name;
   const regime = element("network").value;
-  show(await engine.ask("learn", { name, regime, pixels: shown(), options, most: MOST_STEPS }, show));
-  if (learning === mine) stopLearning();
+  show(await client.ask("learn", { name, regime, pixels: shown(), options, maxSteps: MAX_STEPS }, show));
+  if (learning === fit) stopLearning();
 }
 
 async function attack() {
   stopLearning();
-  const { world } = state;
+  const { dataset } = state;
   const epsilon = Number(element("epsilon").value);
-  const { step, steps } = world.attack;
-  const options = { epsilon, step: (step / world.attack.epsilon) * epsilon, steps, seed: 1 };
-  const found = await engine.ask("attack", {
-    name: world.name,
+  const { step, steps } = dataset.attack;
+  const options = { epsilon, step: (step / dataset.attack.epsilon) * epsilon, steps, seed: 1 };
+  const found = await client.ask("attack", {
+    name: dataset.name,
     regime: element("victim").value,
     pixels: state.pixels,
     options,
   });
-  if (world !== state.world) return;
+  if (dataset !== state.dataset) return;
   state.attacked = found.attacked;
-  drawPicture(element("change"), found.change, world.size, -epsilon, epsilon);
-  drawSpectrum(element("change-spectrum"), found.amplitude, world.size);
+  drawPicture(element("change"), found.change, dataset.size, -epsilon, epsilon);
+  drawSpectrum(element("change-spectrum"), found.amplitude, dataset.size);
   await showPicture();
   say(`Attacked ${element("victim").value} within ${epsilon.toFixed(4)} of every pixel.`);
 }
@@ -254,8 +254,9 @@ function sayNumbers() {
 }
 
 async function remember() {
-  const { world, picture, own, half, attacked } = state;
-  const fields = { world: world.name, picture, half, attacked: attacked !== null, own: picture === OWN ? own : null };
+  const { dataset, picture, own, half, attacked } = state;
+  const fields = { dataset: dataset.name, picture, half, attacked: attacked !== null };
+  fields.own = picture === OWN ? own : null;
   const text = await encode({ ...fields, network: element("network").value, epsilon: element("epsilon").value });
   history.replaceState(null, "", `#${text}`);
 }
@@ -265,41 +266,41 @@ async function recall() {
   try {
     found = await decode(location.hash);
   } catch {
-    return warn("This link is damaged: the laboratory starts afresh.");
+    return warn("This link is damaged: the playground opens in its initial state.");
   }
-  const world = found && worlds.find(({ name }) => name === found.world);
+  const dataset = found && datasets.find(({ name }) => name === found.dataset);
   const known =
-    world &&
+    dataset &&
     (found.picture === OWN
-      ? found.own?.length === world.size ** 2
-      : world.pictures.some(({ name }) => name === found.picture));
+      ? found.own?.length === dataset.size ** 2
+      : dataset.pictures.some(({ name }) => name === found.picture));
   if (!found) return;
-  if (!known || found.half.length !== world.size * (world.size / 2 + 1))
-    return warn("This link is of another edition of the book: the laboratory starts afresh.");
+  if (!known || found.half.length !== dataset.size * (dataset.size / 2 + 1))
+    return warn("This link is from another edition of the book: the playground opens in its initial state.");
   if (found.picture === OWN) await ownPicture(found.own);
-  else await choose(world, found.picture);
+  else await choose(dataset, found.picture);
   for (const name of ["network", "victim"]) element(name).value = found.network;
   element("epsilon").value = found.epsilon;
   sayNumbers();
   if (found.attacked) await attack();
-  lay(found.half);
+  setMask(found.half);
 }
 
 function listen() {
   const press = (name, act) =>
     element(name).addEventListener("click", () => Promise.resolve(act()).catch((error) => warn(error.message)));
-  const learned = () => state.world.masks.find(({ name }) => name === element("learned").value).half;
-  press("all", () => lay(ones()));
-  press("none", () => lay(ones().fill(0)));
-  press("invert", () => lay(state.half.map((value) => 1 - value)));
-  press("lay", () => lay(learned()));
-  press("lay-complement", () => lay(complement(learned())));
+  const learned = () => state.dataset.masks.find(({ name }) => name === element("learned").value).half;
+  press("all", () => setMask(ones()));
+  press("none", () => setMask(ones().fill(0)));
+  press("invert", () => setMask(state.half.map((value) => 1 - value)));
+  press("apply", () => setMask(learned()));
+  press("apply-complement", () => setMask(complement(learned())));
   press("learn", learn);
   press("attack", attack);
   press("undo", undo);
   press("keep", () => {
     state.kept = [...state.kept, { title: `mask ${state.kept.length + 1}`, half: Float32Array.from(state.half) }].slice(
-      -MOST_COMPARED,
+      -MAX_COMPARED,
     );
     drawEnergies();
   });
@@ -313,19 +314,19 @@ function listen() {
     say("The link is copied.");
   });
   for (const name of Object.keys(band()))
-    element(name).addEventListener("input", () => (sayNumbers(), lay(sector(state.world.size, band()))));
+    element(name).addEventListener("input", () => (sayNumbers(), setMask(sector(state.dataset.size, band()))));
   for (const name of ["penalty", "epsilon"]) element(name).addEventListener("input", sayNumbers);
   element("picture").addEventListener("change", ({ target }) => {
     const [name, picture] = target.value.split(" ");
     choose(
-      worlds.find((world) => world.name === name),
+      datasets.find((dataset) => dataset.name === name),
       picture,
     ).catch((error) => warn(error.message));
   });
   element("upload").addEventListener("change", ({ target }) => {
     warn("");
     if (target.files.length)
-      readPicture(target.files[0], worlds[0].size)
+      readPicture(target.files[0], datasets[0].size)
         .then(ownPicture)
         .catch((error) => warn(error.message));
   });
@@ -340,22 +341,22 @@ function listen() {
   canvas.addEventListener("keydown", paintByKey);
 }
 
-/** Begin: `worker` is the address of the worker's module, `binary` gets the file of networks. */
+/** Starts the page: `worker` is the address of the worker's module, `binary` fetches the file of networks. */
 export async function start(worker, binary) {
   if (typeof Worker === "undefined")
-    throw new Error("The laboratory needs Web Workers, which this browser lacks. The rest of the book works.");
-  engine = new Engine(worker, warn);
-  ({ worlds } = await engine.ask("open", { binary: await binary() }));
-  for (const { name, title, pictures } of worlds) {
+    throw new Error("The playground needs Web Workers, which this browser lacks. The rest of the book works.");
+  client = new Client(worker, warn);
+  ({ datasets } = await client.ask("open", { binary: await binary() }));
+  for (const { name, title, pictures } of datasets) {
     const group = document.createElement("optgroup");
     group.label = title;
     group.append(...pictures.map((one) => new Option(one.title, `${name} ${one.name}`)));
     element("picture").append(group);
   }
   listen();
-  await choose(worlds[0], worlds[0].pictures[0].name);
+  await choose(datasets[0], datasets[0].pictures[0].name);
   warn("");
-  element("laboratory").hidden = false;
-  element("figure-laboratory").hidden = true;
+  element("playground").hidden = false;
+  element("figure-playground").hidden = true;
   await recall();
 }

@@ -5,7 +5,7 @@
  * is an object with `forward(values)` and `backward(gradient)`; backward belongs to the last forward.
  */
 
-/** 3 x 3 convolution with a border of noughts, from `side * side * inward` to `side * side * outward` values. */
+/** 3 x 3 convolution with a border of zeros, from `side * side * inward` to `side * side * outward` values. */
 function correlate(values, weights, side, inward, outward, result) {
   result.fill(0);
   for (let y = 0; y < side; y++) {
@@ -81,7 +81,7 @@ function pool(_, side, channels) {
   };
 }
 
-/** Batch normalisation as it is in use: a scale and a shift of each channel. */
+/** Batch normalisation in eval mode: a scale and a shift for each channel. */
 function affine({ scale, shift }, side, channels) {
   const output = new Float64Array(side * side * channels);
   const returned = new Float64Array(output.length);
@@ -149,7 +149,7 @@ export function softmax(logits) {
   return weights.map((weight) => weight / sum);
 }
 
-/** A trained network, ready to be asked. */
+/** A trained network. */
 export class Network {
   /**
    * @param {object[]} layers as in the file; @param {number} size side of the picture
@@ -170,14 +170,14 @@ export class Network {
 
   /**
    * The cross-entropy of `label`, and the gradient of `outer(loss)` with respect to the pixels.
-   * @param {(loss: number) => number} outerSlope derivative of the outer function at the loss; 1 for the loss itself
+   * @param {(loss: number) => number} outerDerivative derivative of `outer` at the loss; 1 for the loss itself
    * @returns {{loss: number, logits: Float64Array, gradient: Float64Array}}
    */
-  slope(pixels, label, outerSlope = () => 1) {
+  lossAndGradient(pixels, label, outerDerivative = () => 1) {
     const logits = this.logits(pixels);
     const probabilities = softmax(logits);
     const loss = -Math.log(Math.max(probabilities[label], Number.MIN_VALUE));
-    const factor = outerSlope(loss) / this.spread;
+    const factor = outerDerivative(loss) / this.spread;
     const start = probabilities.map((probability, n) => (probability - (n === label)) * factor);
     const gradient = this.layers.reduceRight((values, layer) => layer.backward(values), start);
     return { loss, logits, gradient };

@@ -1,10 +1,10 @@
-/** Drawing on canvases: pictures, spectra behind masks, curves. */
+/** Drawing on canvases: pictures, spectra with a mask applied, curves. */
 
 import { fullPlane } from "./spectra.mjs";
 
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]; // Okabe and Ito
 
-/** Colour number n, told apart by colour-blind readers. */
+/** Colour number n of a palette for colour-blind readers. */
 export const colour = (n) => COLOURS[n % COLOURS.length];
 
 /** A plane of pixels on a canvas, without smoothing; `paint(n)` gives red, green and blue of pixel n, 0 to 255. */

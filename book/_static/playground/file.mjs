@@ -1,19 +1,19 @@
-/** The laboratory's file: reading what `fmlib.laboratory.pack` wrote. */
+/** Reading the playground's file, written by `fmlib.publishing.playground.pack`. */
 
-const MAGIC = "FMLAB001";
+const MAGIC = "FMPLAY01";
 const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
 
 /**
- * The worlds of the page, their arrays in place of the arrays' names.
+ * The data sets of the page, with arrays in place of their names.
  * @param {ArrayBuffer} buffer
- * @returns {object[]} worlds; a network's convolutions and linear layers hold `weights`, `shape` and `scale`
+ * @returns {object[]} datasets; a network's convolutions and linear layers hold `weights`, `shape` and `scale`
  * @throws {Error} if the file is of another kind, damaged, or cut short
  */
 export function readFile(buffer) {
-  const mend = "Load the page again; if that does not help, build the book again.";
+  const advice = "Load the page again; if that does not help, build the book again.";
   const start = new TextDecoder("latin1").decode(buffer.slice(0, 8));
-  if (start !== MAGIC) throw new Error(`The file of networks is not one of this book's. ${mend}`);
-  const cut = new Error(`The file of networks is cut short. ${mend}`);
+  if (start !== MAGIC) throw new Error(`The file of networks is not one of this book's. ${advice}`);
+  const cut = new Error(`The file of networks is cut short. ${advice}`);
   if (buffer.byteLength < 12) throw cut;
   const length = new DataView(buffer).getUint32(8, true);
   const base = 12 + length;
@@ -22,7 +22,7 @@ export function readFile(buffer) {
   try {
     header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 12, length)));
   } catch {
-    throw new Error(`The file of networks is damaged. ${mend}`);
+    throw new Error(`The file of networks is damaged. ${advice}`);
   }
   if (buffer.byteLength < base + header.bytes) throw cut;
 
@@ -39,15 +39,15 @@ export function readFile(buffer) {
     const arrays = Object.entries(names).map(([part, name]) => [part, array(name)]);
     return { kind, shape: header.arrays[names.weights]?.shape, ...Object.fromEntries(arrays) };
   };
-  return header.worlds.map((world) => ({
-    ...world,
+  return header.datasets.map((dataset) => ({
+    ...dataset,
     networks: Object.fromEntries(
-      Object.entries(world.networks).map(([regime, { title, layers }]) => [
+      Object.entries(dataset.networks).map(([regime, { title, layers }]) => [
         regime,
         { title, layers: layers.map(layer) },
       ]),
     ),
-    masks: world.masks.map((mask) => ({ ...mask, half: array(mask.half) })),
-    pictures: world.pictures.map((picture) => ({ ...picture, pixels: array(picture.pixels) })),
+    masks: dataset.masks.map((mask) => ({ ...mask, half: array(mask.half) })),
+    pictures: dataset.pictures.map((picture) => ({ ...picture, pixels: array(picture.pixels) })),
   }));
 }

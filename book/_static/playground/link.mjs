@@ -1,11 +1,11 @@
-/** Links that hold the state of the page, after the "#": nothing of it is sent to any server. */
+/** Links that hold the state of the page after the "#", which is not sent to any server. */
 
 async function through(bytes, stream) {
   const flow = new Blob([bytes]).stream().pipeThrough(stream);
   return new Uint8Array(await new Response(flow).arrayBuffer());
 }
 
-/** Bytes -> letters that a link may hold. */
+/** Bytes -> text that a link may hold. */
 export async function packed(bytes) {
   const small = await through(bytes, new CompressionStream("deflate-raw"));
   const text = btoa(Array.from(small, (byte) => String.fromCharCode(byte)).join(""));
@@ -23,11 +23,11 @@ export async function unpacked(text) {
 
 /**
  * The part of a link after "#".
- * @param {{world: string, picture: string, network: string, epsilon: string, attacked: boolean, half: Float32Array,
+ * @param {{dataset: string, picture: string, network: string, epsilon: string, attacked: boolean, half: Float32Array,
  * own: Uint8Array | null}} state own: pixels of the reader's picture
  */
-export async function encode({ world, picture, network, epsilon, attacked, half, own }) {
-  const fields = new URLSearchParams({ world, picture, network, epsilon, attacked: attacked ? "yes" : "no" });
+export async function encode({ dataset, picture, network, epsilon, attacked, half, own }) {
+  const fields = new URLSearchParams({ dataset, picture, network, epsilon, attacked: attacked ? "yes" : "no" });
   fields.set("mask", await packed(new Uint8Array(Uint16Array.from(half, (value) => Math.round(65535 * value)).buffer)));
   if (own) fields.set("own", await packed(own));
   return fields.toString();
@@ -37,7 +37,8 @@ export async function encode({ world, picture, network, epsilon, attacked, half,
 export async function decode(text) {
   const fields = new URLSearchParams(text.replace(/^#/, ""));
   if (!fields.has("mask")) return null;
-  const state = Object.fromEntries(["world", "picture", "network", "epsilon"].map((name) => [name, fields.get(name)]));
+  const names = ["dataset", "picture", "network", "epsilon"];
+  const state = Object.fromEntries(names.map((name) => [name, fields.get(name)]));
   state.attacked = fields.get("attacked") === "yes";
   const levels = new Uint16Array((await unpacked(fields.get("mask"))).buffer);
   state.half = Float32Array.from(levels, (value) => value / 65535);

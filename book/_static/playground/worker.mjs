@@ -1,0 +1,120 @@
+/**
+ * The playground's computations, in a worker: answers each message {id, kind, ...} with {id, result} or {id, error},
+ * and while it learns with {id, update}.
+ */
+
+import { projectedGradient } from "./attacks.mjs";
+import { readFile } from "./file.mjs";
+import { MaskFit } from "./masks.mjs";
+import { Network, softmax } from "./network.mjs";
+import { Fourier, filtered } from "./spectra.mjs";
+
+const SHOWN_EVERY = 100; // milliseconds between two updates while a mask is learned
+
+let datasets;
+const opened = new Map(); // networks and transforms, by data set
+let learning = 0; // number of the fit that may continue
+
+function dataset(name) {
+  if (!opened.has(name)) {
+    const { size, mean, std, networks } = datasets.find((one) => one.name === name);
+    const ready = Object.entries(networks).map(([regime, { layers }]) => [
+      regime,
+      new Network(layers, size, mean, std),
+    ]);
+    opened.set(name, { fourier: new Fourier(size), networks: Object.fromEntries(ready), centre: mean });
+  }
+  return opened.get(name);
+}
+
+/** Probabilities of every network of a data set, for one picture. */
+const probabilities = ({ networks }, pixels) =>
+  Object.fromEntries(Object.entries(networks).map(([regime, one]) => [regime, [...softmax(one.logits(pixels))]]));
+
+const spectrum = ({ fourier, centre }, pixels) => fourier.forward(pixels.map((pixel) => pixel - centre));
+
+/** The picture with a mask applied, and the networks' probabilities for it. */
+function applyMask(place, pixels, half) {
+  const picture = filtered(place.fourier, spectrum(place, pixels), half, place.centre);
+  return { filtered: picture, masked: probabilities(place, picture) };
+}
+
+const amplitudes = ({ real, imaginary }) => real.map((value, n) => Math.hypot(value, imaginary[n]));
+
+const HANDLERS = {
+  /** Read the file; returns the datasets without their networks' weights. */
+  open({ binary }) {
+    datasets = readFile(binary);
+    return {
+      datasets: datasets.map(({ networks, ...rest }) => ({
+        ...rest,
+        networks: Object.entries(networks).map(([regime, { title }]) => ({ regime, title })),
+      })),
+    };
+  },
+
+  /** A picture's amplitude spectrum, about the mean gray level of its data set, and the networks' probabilities. */
+  inspect({ name, pixels }) {
+    const place = dataset(name);
+    return { amplitude: amplitudes(spectrum(place, pixels)), unmasked: probabilities(place, pixels) };
+  },
+
+  filter({ name, pixels, half }) {
+    return applyMask(dataset(name), pixels, half);
+  },
+
+  /** The loss of a label, its gradient and the probabilities, of one network. */
+  gradient({ name, regime, pixels, label }) {
+    const { loss, logits, gradient } = dataset(name).networks[regime].lossAndGradient(pixels, label);
+    return { loss, gradient, probabilities: softmax(logits) };
+  },
+
+  attack({ name, regime, pixels, options }) {
+    const place = dataset(name);
+    const network = place.networks[regime];
+    const logits = network.logits(pixels);
+    const attacked = projectedGradient(network, pixels, logits.indexOf(Math.max(...logits)), options);
+    const change = attacked.map((value, n) => value - pixels[n]);
+    return { attacked, change, amplitude: amplitudes(place.fourier.forward(change)) };
+  },
+
+  /** Learn a mask until it is done, stopped or `maxSteps` steps old; `report` gets intermediate masks. */
+  async learn({ name, regime, pixels, options, maxSteps }, report) {
+    const place = dataset(name);
+    const fit = new MaskFit(place.networks[regime], place.fourier, pixels, options);
+    const number = ++learning;
+    const curve = [];
+    const begin = performance.now();
+    let shown = begin;
+    const update = () => ({
+      half: Float32Array.from(fit.half),
+      curve: curve.splice(0),
+      steps: fit.steps,
+      stepsPerSecond: fit.steps / ((performance.now() - begin) / 1000),
+      done: fit.done,
+      ...applyMask(place, pixels, fit.half),
+    });
+    while (number === learning && !fit.done && fit.steps < maxSteps) {
+      curve.push(fit.step());
+      if (performance.now() - shown < SHOWN_EVERY) continue;
+      report(update());
+      await new Promise((resolve) => setTimeout(resolve)); // lets messages in
+      shown = performance.now();
+    }
+    return update();
+  },
+
+  stop() {
+    learning += 1;
+    return {};
+  },
+};
+
+addEventListener("message", async ({ data: { id, kind, ...rest } }) => {
+  try {
+    const report = (update) => postMessage({ id, update });
+    postMessage({ id, result: await HANDLERS[kind](rest, report) });
+  } catch (error) {
+    postMessage({ id, error: error.message });
+  }
+});
