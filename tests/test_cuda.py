@@ -1,4 +1,4 @@
-"""What the other tests show on the CPU, on a CUDA device: where there is one."""
+"""On a CUDA device: masks, attacks, controls and training, which the other tests check on the CPU."""
 
 import copy
 
@@ -16,12 +16,12 @@ from fmlib.studies.what_it_costs.benchmark import final_objective
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: there is none here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
 
-def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, synthetic):
-    spec, found = ImageMaskSpec(lr=0.05, epochs=80), {}
+def test_masks_reach_the_same_objective_as_on_the_cpu(trained, synthetic):
+    spec, objective = ImageMaskSpec(lr=0.05, epochs=80), {}
     for device in ("cpu", "cuda"):
         model = copy.deepcopy(trained).to(device)
         images = synthetic.validation.pixels(slice(16)).to(device)
@@ -29,24 +29,24 @@ def test_masks_reach_the_objective_that_they_reach_on_the_cpu(trained, synthetic
         learned = learn_masks(
             model, images, targets, torch.arange(16, device=device), spec, seed=0, centre=0.5, progress=False
         )
-        found[device] = final_objective(model, images, targets, learned.half, spec, 0.5).cpu()
-    assert ((found["cuda"] - found["cpu"]).abs() / found["cpu"]).max().item() < 0.03
+        objective[device] = final_objective(model, images, targets, learned.half, spec, 0.5).cpu()
+    assert ((objective["cuda"] - objective["cpu"]).abs() / objective["cpu"]).max().item() < 0.03
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attacks_run_on_the_device(trained, synthetic, family):
     images, labels = synthetic.validation.pixels(slice(8)).cuda(), synthetic.validation.labels[:8].cuda()
     spec = EvaluationSpec(0.1, 0.05, 3, restarts=2, queries=50)
-    found = perturb(trained.cuda(), images, labels, spec, seed=0, purpose="x", family=family)
-    assert found.device.type == "cuda"
-    assert found.min().item() >= 0
-    assert found.max().item() <= 1
+    attacked = perturb(trained.cuda(), images, labels, spec, seed=0, purpose="x", family=family)
+    assert attacked.device.type == "cuda"
+    assert attacked.min().item() >= 0
+    assert attacked.max().item() <= 1
 
 
-def test_controls_are_drawn_on_the_device():
+def test_matched_controls_run_on_the_device():
     sets = torch.rand(4, 16, 9, device="cuda") < 0.2
-    drawn = controls.matched_control(sets, generator(0, "sets", "cuda"))
-    assert drawn.flatten(1).sum(1).tolist() == sets.flatten(1).sum(1).tolist()
+    matched = controls.matched_control(sets, generator(0, "sets", "cuda"))
+    assert matched.flatten(1).sum(1).tolist() == sets.flatten(1).sum(1).tolist()
 
 
 def test_training_runs_on_the_device(trained, synthetic, quick_training):

@@ -48,7 +48,12 @@ def clipped_exp_square(difference: Tensor, clip: float) -> Tensor:
 
 
 class Invariance:
-    """The objective of the module's docstring, and the stop rule described in `learn_masks`."""
+    """The objective of the module's docstring, and its stop rule.
+
+    A mask stops after `spec.patience` consecutive epochs in which its L1 share changed by at most `spec.share_tol` and
+    its invariance cost by at most `spec.loss_tol`, while it kept at least `spec.min_accuracy_ratio` of the unmasked
+    accuracy.
+    """
 
     mask_shape: Sequence[int] = ()  # one mask for all channels
     window = 1
@@ -118,21 +123,18 @@ def learn_masks(
 ) -> Masks:
     """Learn K masks at once, mask `index[i]` from image i, by the objective of the module's docstring.
 
-    An epoch shows each image of the largest mask once. Masks with fewer images see theirs more often. A mask stops
-    after `spec.patience` consecutive epochs in which its L1 share changed by at most `spec.share_tol` and its
-    invariance cost by at most `spec.loss_tol`, while it kept at least `spec.min_accuracy_ratio` of the unmasked
-    accuracy. On devices that run networks in bfloat16, this function does so only if the stop rule ignores the cost
-    (`spec.loss_tol` is infinite, as for dataset masks), because rounding changes the cost at every step.
+    An epoch shows each image of the largest mask once; masks with fewer images see theirs more often. `Invariance`
+    has the stop rule. Networks run in bfloat16 (on devices that do so) only if it ignores the cost (`spec.loss_tol` is
+    infinite, as for dataset masks), because rounding changes the cost at every step.
 
     Args:
-        model: a classifier that maps pixels (B, C, H, W) to logits (B, classes). It is left as it was.
+        model: a classifier that maps pixels (B, C, H, W) to logits (B, classes); left as it was.
         images: pixels in [0, 1], (N, C, H, W).
         labels: targets (N,); for image masks the network's own predictions.
         index: (N,), the mask of each image, from 0 to K - 1; every mask needs at least one image.
         spec: penalty, optimiser and stop rule.
         seed: seed of the order in which each mask sees its images.
-        objective: called with `spec`, the shape (C, H, W) of an image and the unmasked accuracies (K,);
-            `frequency_maps.FrequencyMaps` for frequency maps.
+        objective: made from `spec`, the image shape (C, H, W) and the unmasked accuracies (K,).
         centre: gray level about which the filter acts: the mean that the network subtracts, see `spectra.apply_mask`.
         batch_size: number of masks that are active at a time (default: as many as `device.memory_budget` allows).
         checkpoint: where the fit saves its state, and from which it resumes (default: none).
@@ -151,34 +153,45 @@ def learn_masks(
         >>> image_masks.half.shape
         torch.Size([4, 16, 9])
     """
-    require(len(images) > 0, "there are no images to learn a mask from")
-    require(len(images) == len(labels) == len(index), "images, labels and index must have the same length")
-    require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+    members = _members(images, labels, index)
     check_classifier(model, images, int(labels.max()) + 1)
-    members = [torch.nonzero(index == k).flatten() for k in range(int(index.max()) + 1)]
-    require(
-        int(index.min()) >= 0 and all(len(m) for m in members),
-        "every mask needs at least one image: number the masks 0..K-1 without gaps",
-    )
-
-    keep_freed_memory()
+    require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
     with frozen(model), full_precision() if spec.loss_tol < math.inf else nullcontext():
         reference, correct = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
         unmasked = torch.stack([correct[m].float().mean() for m in members])
         goal = objective(spec, images.shape[1:], unmasked)
         problem = Problem(model, images, centre, labels, members, reference, spec, goal, seed)
-        fit = Fit(problem, batch_size or problem.default_batch_size())
-        state = checkpoint.load() if checkpoint else None
-        if state:
-            fit.restore(state)
-        title = f"{len(members)} mask{'s' * (len(members) > 1)}"
-        with tqdm(total=len(members), desc=title, unit="mask", disable=not progress) as bar:
-            active = fit.refill()
-            while active:
-                fit.step()
-                active = fit.refill()
-                bar.update(fit.finished - bar.n)
-                bar.set_postfix(fit.last())
-                if active and checkpoint and checkpoint.due():
-                    checkpoint.save(fit.state())
+        fit = _fitted(problem, batch_size, checkpoint, progress)
     return Masks(fit.half.to(images.device), images.shape[-1], fit.converged, fit.epochs, fit.history())
+
+
+def _members(images: Tensor, labels: Tensor, index: Tensor) -> list[Tensor]:
+    """The indices of each mask's images; raises `FmlibError` if the inputs do not fit together."""
+    require(len(images) > 0, "there are no images to learn a mask from")
+    require(len(images) == len(labels) == len(index), "images, labels and index must have the same length")
+    members = [torch.nonzero(index == k).flatten() for k in range(int(index.max()) + 1)]
+    require(
+        int(index.min()) >= 0 and all(len(m) for m in members),
+        "every mask needs at least one image: number the masks 0..K-1 without gaps",
+    )
+    return members
+
+
+def _fitted(problem: Problem, batch_size: int | None, checkpoint: Checkpoint | None, progress: bool) -> Fit:
+    """The fit of a problem, run to its end."""
+    keep_freed_memory()
+    fit = Fit(problem, batch_size or problem.default_batch_size())
+    state = checkpoint.load() if checkpoint else None
+    if state:
+        fit.restore(state)
+    count = len(problem.members)
+    with tqdm(total=count, desc=f"{count} mask{'s' * (count > 1)}", unit="mask", disable=not progress) as bar:
+        active = fit.refill()
+        while active:
+            fit.step()
+            active = fit.refill()
+            bar.update(fit.finished - bar.n)
+            bar.set_postfix(fit.last())
+            if active and checkpoint and checkpoint.due():
+                checkpoint.save(fit.state())
+    return fit

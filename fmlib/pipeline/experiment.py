@@ -128,7 +128,7 @@ def _kept(
 
 def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task]) -> dict[str, Any]:
     """How an experiment's files were computed, for the manifest."""
-    record = {
+    record: dict[str, Any] = {
         "device": setup.device.type,
         "torch": torch.__version__,
         "fmlib": __version__,

@@ -31,6 +31,8 @@ from fmlib.core.errors import FmlibError, require
 
 #: A renamed kind of artifact keeps its first name in the key, so that no stored result is orphaned.
 FIRST_KINDS = {"class_transfer": "maps_crossed", "image_transfer": "maps_exchanged"}
+#: A renamed array is read under its new name from an artifact that was stored under its first one.
+FIRST_ARRAYS = {"guarded": "clipped", "likeness": "similarity", "scattered": "random", "behind": "filtered"}
 
 
 @dataclass
@@ -71,10 +73,14 @@ class Task:
     version: int = 1
 
     @property
+    def stored_kind(self) -> str:
+        """The first name of the kind, under which artifacts are stored and hashed."""
+        return FIRST_KINDS.get(self.kind, self.kind)
+
+    @property
     def key(self) -> str:
         """The hash that names the artifact: of kind, version, spec and inputs, but not of device or date."""
-        kind = FIRST_KINDS.get(self.kind, self.kind)
-        return fingerprint([kind, self.version, self.spec, [task.key for task in self.inputs]])
+        return fingerprint([self.stored_kind, self.version, self.spec, [task.key for task in self.inputs]])
 
 
 def with_inputs(tasks: Iterable[Task], skip: Callable[[Task], bool] = lambda task: False) -> list[Task]:
@@ -144,7 +150,7 @@ class Store:
 
     def path(self, task: Task) -> Path:
         """The folder of the task's artifact, whether it exists or not."""
-        return self.root / task.kind / task.key
+        return self.root / task.stored_kind / task.key
 
     def has(self, task: Task) -> bool:
         """Whether the task's artifact is in the store."""
@@ -187,7 +193,7 @@ class Store:
         self.say(f"{'resuming' if self.resumes(task) else 'computing'} {task.name}")
 
     def _checkpoint(self, task: Task) -> SavedCheckpoint:
-        return SavedCheckpoint(self.root / task.kind / f"{task.key}.part", self.device)
+        return SavedCheckpoint(self.root / task.stored_kind / f"{task.key}.part", self.device)
 
     def put(self, task: Task, artifact: Artifact) -> None:
         """Write a task's artifact, completely or not at all."""
@@ -229,7 +235,13 @@ class Store:
                 f"the stored {task.name} is damaged ({name} does not match its checksum): {mend}",
             )
         weights = load_weights(contents["weights.safetensors"]) if "weights.safetensors" in contents else {}
-        return Artifact(arrays_from_bytes(arrays), weights, facts)
+        renamed = {_renamed(name): array for name, array in arrays_from_bytes(arrays).items()}
+        return Artifact(renamed, weights, facts)
+
+
+def _renamed(name: str) -> str:
+    """The present name of a stored array, whose parts are separated by points."""
+    return ".".join(FIRST_ARRAYS.get(part, part) for part in name.split("."))
 
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:

@@ -292,7 +292,7 @@ def test_angular_band_of_a_single_frequency(row, column, band):
 
 @pytest.mark.parametrize("bands", [8, 24, 64])
 def test_frequencies_on_the_border_of_two_bands_belong_to_the_upper_one(bands):
-    """At multiples of 45 degrees, rounding errors must not assign opposite frequencies to bands that are not opposite."""
+    """At multiples of 45 degrees, rounding must not assign opposite frequencies to bands that are not opposite."""
     compass = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
     for eighth, (row, column) in enumerate(compass):
         masks = torch.zeros(15, 32, 32)

@@ -34,7 +34,7 @@ def test_the_estimate_falls_while_a_task_runs_but_not_below_what_the_others_need
 
 
 def test_measured_durations_replace_the_expected_one():
-    left = TimeLeft({name: 10.0 for name in "abcdefghij"}, 1, 1.0)
+    left = TimeLeft(dict.fromkeys("abcdefghij", 10.0), 1, 1.0)
     now = 0.0
     for name in "abcde":
         left.start(name, now)
@@ -66,7 +66,7 @@ def test_an_estimate_is_never_negative_and_ends_at_zero(costs, workers, rate, st
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Bars on a terminal of 60 columns whose clock stands still: the bars, the clock's time, and what was drawn since."""
+    """Bars on a terminal of 60 columns, the time on their clock, and a function that returns what was newly drawn."""
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
     now, file = [0.0], io.StringIO()
     bars = ProgressBars(file, lambda: 1.0, clock=lambda: now[0])

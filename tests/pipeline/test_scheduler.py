@@ -44,7 +44,7 @@ def meeting(folder):
 
     def meet(number, inputs, checkpoint):
         (folder / str(number)).touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(list(folder.iterdir())) < 2:
             assert time.monotonic() < deadline, "the other never began"
             time.sleep(0.01)
@@ -91,8 +91,8 @@ def sleep():
 
 
 def has_ended(folder):
-    """Whether the process that wrote its number into `folder` ends within ten seconds."""
-    pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 10
+    """Whether the process that wrote its number into `folder` ends within a minute."""
+    pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)
@@ -189,7 +189,7 @@ def test_no_worker_outlives_the_run(tmp_path, ending):
     process = subprocess.Popen(
         [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "pid").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -230,9 +230,9 @@ def test_workers_ignore_ctrl_c_even_while_they_start(tmp_path):
 
 def test_this_process_still_hears_ctrl_c_after_it_has_started_workers(tmp_path):
     scheduler.compute(diamond, Store(tmp_path, CPU), 2)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_an_observer_hears_of_every_task(tmp_path):

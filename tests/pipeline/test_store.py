@@ -401,7 +401,7 @@ from fmlib.core.masks import learn_masks
 from fmlib.pipeline.store import Artifact, Task, Store
 
 torch.set_num_threads(1)
-mask_optimizer.CHECKED = 1  # a state may be saved after every step
+mask_optimizer.CHECK_EVERY = 1  # a state may be saved after every step
 root = Path(sys.argv[1])
 
 
@@ -510,3 +510,13 @@ def test_nothing_else_is_left_after_the_next_run(killed):
     for place in range(1, last):
         left = [path.name for path in (root / f"{place}" / "masks").iterdir()]
         assert len(left) == 1, (place, left)
+
+
+def test_an_artifact_of_the_first_names_is_read_under_the_present_ones(tmp_path):
+    """Kinds and arrays were renamed: what was stored before must be found, and read as if stored today."""
+    store, renamed = Store(tmp_path, CPU), task(kind="class_transfer")
+    first = {"guarded": np.zeros(1), "keep.scattered": np.ones(2), "behind.PGD": np.arange(3), "half": np.ones(1)}
+    assert renamed.key == task(kind="maps_crossed").key
+    store.put(task(kind="maps_crossed"), Artifact(first))
+    assert store.has(renamed)
+    assert set(store.get(renamed).arrays) == {"clipped", "keep.random", "filtered.PGD", "half"}

@@ -32,8 +32,8 @@ def figure_speed(measured: dict[str, Any]) -> Picture:
                 style = {"color": colour, "ecolor": GRAY, "label": None if place else label}
                 axes.barh(place + shift, seconds, 0.36, xerr=error, **style)
                 axes.annotate(f" {seconds:.3g} s", (slowest, place + shift), va="center", fontsize=9)
-            label = None if place else "lower bound (rate of a matrix product)"
-            axes.plot([bound, bound], [place - 0.42, place + 0.42], color=VERMILION, lw=2, label=label)
+            bound_label = None if place else "lower bound (rate of a matrix product)"
+            axes.plot([bound, bound], [place - 0.42, place + 0.42], color=VERMILION, lw=2, label=bound_label)
         axes.set_yticks(range(len(rows)), [f"{row['case']}\n{row['images']} masks" for row in rows])
         axes.set(xlabel="seconds")
         axes.invert_yaxis()
