@@ -92,7 +92,7 @@ def sleep():
 
 def has_ended(folder):
     """Whether the process that wrote its number into `folder` ends within a minute."""
-    pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 60
+    pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)
@@ -194,7 +194,7 @@ def test_no_worker_outlives_the_run(tmp_path, ending):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(ending)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert has_ended(tmp_path)
     if ending == signal.SIGINT:
         assert errors.count("Traceback") == 1  # the run's own, none of a worker

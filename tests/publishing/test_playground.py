@@ -300,7 +300,7 @@ def test_a_synthetic_tone_is_found(served):
     after(page, lambda: page.select_option("#picture", "synthetic tone-1"))
     page.click("#learn")
     page.wait_for_function(
-        "document.getElementById('playground-status').textContent.startsWith('Done')", timeout=60_000
+        "document.getElementById('playground-status').textContent.startsWith('Done')", timeout=300_000
     )
     assert kept(page) < 2
     result = answers(page)

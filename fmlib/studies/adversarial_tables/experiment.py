@@ -174,4 +174,12 @@ def attacks(setup: Setup) -> Task:
     return Task("attacks", f"comparison of attacks ({setup.profile.name})", described, compute, inputs, cost=cost)
 
 
-EXPERIMENTS = (Experiment("tables", "image masks and attacks (Table 2, Fig. 7)", _tasks, _files),)
+EXPERIMENTS = (
+    Experiment(
+        "tables",
+        "image masks and attacks (Table 2, Fig. 7)",
+        _tasks,
+        _files,
+        images=lambda setup: setup.counts["validation"],
+    ),
+)

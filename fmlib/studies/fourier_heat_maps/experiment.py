@@ -54,4 +54,12 @@ def _files(setup: Setup, store: Store) -> dict[str, bytes]:
     return {"heat_maps.npz": arrays_to_bytes(arrays)}
 
 
-EXPERIMENTS = (Experiment("heat-maps", "errors under each Fourier basis vector", _tasks, _files),)
+EXPERIMENTS = (
+    Experiment(
+        "heat-maps",
+        "errors under each Fourier basis vector",
+        _tasks,
+        _files,
+        images=lambda setup: setup.profile.n_heat_maps,
+    ),
+)

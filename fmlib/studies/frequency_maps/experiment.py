@@ -156,4 +156,12 @@ def _similarity_rows(similarities: dict[str, np.ndarray]) -> list[dict[str, Any]
     return rows
 
 
-EXPERIMENTS = (Experiment("frequency-maps", "essential and adversarial frequency maps", _tasks, _files),)
+EXPERIMENTS = (
+    Experiment(
+        "frequency-maps",
+        "essential and adversarial frequency maps",
+        _tasks,
+        _files,
+        images=lambda setup: setup.profile.n_maps,
+    ),
+)
