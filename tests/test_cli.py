@@ -15,7 +15,6 @@ from PIL import Image
 
 from fmlib import cli
 from fmlib.cli import main
-from fmlib.core import data
 from fmlib.core.data import SELECTIONS
 from fmlib.core.device import BFLOAT16
 from fmlib.pipeline import results
@@ -343,7 +342,7 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
     def offline(*args, **options):
         raise OSError("no route")
 
-    monkeypatch.setattr(data, "Imagenette", offline)
+    monkeypatch.setattr("torchvision.datasets.Imagenette", offline)
     root = str(tmp_path / "images")
     refused(fmlib("data", "--profile", "laptop", "--data-root", root, "--download"), "no route", "try again")
 

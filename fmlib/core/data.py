@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, UnidentifiedImageError
-from sklearn.datasets import load_sample_image
 from torch import Tensor
-from torchvision.datasets import ImageFolder, Imagenette
-from torchvision.transforms import functional
 
 from fmlib.core.config import ImageSpec, SyntheticSpec, fingerprint
 from fmlib.core.errors import FmlibError, require
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
 
 #: Named choices of five Imagenette classes: WordNet ids, and the numbers of training and validation images.
 #: The paper's text and figures disagree on the five classes; "paper-text" matches the printed numbers of images.
@@ -69,6 +70,8 @@ def folders(spec: ImageSpec, root: Path | None) -> dict[str, ImageFolder]:
 
     Raises `FmlibError` if a folder, a class or some of its images are missing.
     """
+    from torchvision.datasets import ImageFolder
+
     if root is None:
         raise FmlibError("these images need a folder: give --data-root (or FMLIB_DATA), or run 'fmlib data --download'")
     require(
@@ -122,6 +125,8 @@ def source_fingerprint(spec: ImageSpec | SyntheticSpec, root: Path | None) -> st
 
 
 def _decode(path: str, spec: ImageSpec) -> Tensor:
+    from torchvision.transforms import functional
+
     try:
         with Image.open(path) as file:
             image = file.convert("L" if spec.channels == 1 else "RGB")
@@ -143,6 +148,8 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
         splits[split] = Split(torch.stack(images), torch.tensor([label for _, label in tree.samples]))
         names = tree.classes
     if spec.source == "imagenette":
+        from torchvision.datasets import Imagenette
+
         known = Imagenette(str(root), split="val", size="160px")
         words = dict(zip(known.wnids, known.classes, strict=True))  # WordNet id -> names, the most common first
         names = [words[name][0] for name in names]
@@ -151,6 +158,9 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
 
 def sample_image(name: str, size: int) -> Tensor:
     """scikit-learn's sample image "china" or "flower", gray and centre-cropped: uint8 (1, size, size)."""
+    from sklearn.datasets import load_sample_image
+    from torchvision.transforms import functional
+
     image = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
     gray = functional.resize(functional.rgb_to_grayscale(image), [size], antialias=True)
     return functional.center_crop(gray, [size])
@@ -162,6 +172,8 @@ def download(root: Path) -> None:
     Raises `FmlibError` if the download fails or the archive is damaged.
     """
     if not (root / "imagenette2-160").is_dir():
+        from torchvision.datasets import Imagenette
+
         try:
             root.mkdir(parents=True, exist_ok=True)
             Imagenette(str(root), split="train", size="160px", download=True)

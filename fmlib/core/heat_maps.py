@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from fmlib.core.data import Split
@@ -111,6 +110,8 @@ def rank_correlation(misclassified: Tensor, half: Tensor, *, seed: int, resample
     weights = np.concatenate((np.ones((1, count)), counts)) / count  # the images themselves, then the resamples
     maps = torch.from_numpy(weights) @ misclassified.flatten(1).double()
     full = full_plane(maps.view(-1, *half.shape), width).flatten(1).numpy()
+    from scipy.stats import rankdata
+
     ranks = _standardized(rankdata(full, axis=1))
     values = ranks @ _standardized(rankdata(full_plane(half, width).numpy().flatten()))
     low, high = np.percentile(values[1:], (2.5, 97.5))

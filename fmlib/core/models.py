@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from fmlib.core.config import NetworkSpec
 from fmlib.core.device import global_rng, keep_freed_memory
@@ -59,6 +57,8 @@ def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
 
     Every block except the first halves the resolution.
     """
+    from torchvision.models.resnet import BasicBlock
+
     stem = [nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
     blocks: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
     for before, after in itertools.pairwise(widths):
@@ -69,14 +69,18 @@ def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
 
 def vgg11_bn(channels: int, classes: int) -> nn.Module:
     """torchvision's VGG11 with batch norm, for `channels` input channels."""
-    network = torchvision.models.vgg11_bn(num_classes=classes)
+    from torchvision.models import vgg11_bn as make
+
+    network = make(num_classes=classes)
     network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
     return network
 
 
 def resnet18(channels: int, classes: int) -> nn.Module:
     """torchvision's ResNet18, for `channels` input channels."""
-    network = torchvision.models.resnet18(num_classes=classes)
+    from torchvision.models import resnet18 as make
+
+    network = make(num_classes=classes)
     network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     return network
 

@@ -48,7 +48,7 @@ def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, prog
         plan: returns the same tasks in every process; it is sent to each worker and so must pickle, as tasks do not.
         store: where artifacts are read and written.
         workers: processes that compute side by side and share torch's threads; one worker is this process.
-        progress: is told what is planned, started, finished and failed.
+        progress: is notified of what is planned, started, finished and failed.
 
     Raises:
         FmlibError: there is no worker, a task raises it, or a worker dies. A worker dies of any other error in a task,

@@ -26,6 +26,8 @@ from fmlib.publishing import api_reference, playground, provenance
 from fmlib.publishing.notebook import verdict_words, verdicts
 from fmlib.publishing.status import ROOT, freshness, records
 from fmlib.studies import registry
+from fmlib.studies.dataset_masks.analysis import accuracies
+from fmlib.studies.dataset_masks.figures import figure_home
 
 BOOK = ROOT / "book"
 
@@ -176,10 +178,16 @@ def readme(text: str, results: Results) -> str:
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
 
 
+def picture(results: Results) -> bytes:
+    """The README's picture as a PNG: the home page's figure."""
+    accuracy = accuracies(results).groupby("regime", sort=False).mean().to_dict()
+    return figure_home(results.arrays("dataset_masks"), results.arrays("scheme")["image"], accuracy)._repr_png_()
+
+
 def publish() -> None:
     """Evaluate the claims of all published results again, execute every chapter and keep its outputs in `book/`.
 
-    The README's table, the library's reference and the playground's files are renewed as well.
+    The README's table and picture, the library's reference and the playground's files are renewed as well.
     """
     for published in registry.published():
         evaluate_claims(published, registry.all_claims())
@@ -187,6 +195,7 @@ def publish() -> None:
     (BOOK / "reference.md").write_text(api_reference.page())
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), results))
+    write_bytes(BOOK / "_static" / "masks.png", picture(results))
     for name, content in playground.files(results).items():
         write_bytes(playground.FOLDER / name, content)
     for path in notebooks():

@@ -18,13 +18,10 @@ from fmlib.core.config import SyntheticSpec
 from fmlib.core.device import pick_device
 from fmlib.core.errors import require
 from fmlib.pipeline.claims import BY_CONSTRUCTION, count_verdicts
-from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.pipeline.store import Store
-from fmlib.studies import registry
+from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
-from fmlib.studies.shared.setup import Setup
 
 
 def class_names(results: Results) -> list[str]:
@@ -75,12 +72,22 @@ def load(profile: str, folder: str = "") -> Results:
         f"which needs none; or run '!fmlib data --profile {profile} --data-root photographs --download' and "
         "'%env FMLIB_DATA=photographs' in a cell above",
     )
+    return _computed(spec, root)
+
+
+def _computed(spec: Profile, root: Path | None) -> Results:
+    """The results of all experiments, computed now."""
+    from fmlib.pipeline.experiment import publish
+    from fmlib.pipeline.store import Store
+    from fmlib.studies import registry
+    from fmlib.studies.shared.setup import Setup
+
     kept = Path(".fmlib")
     store = Store(kept, pick_device(), say=print)
     setup = Setup(spec, 0, store.device, root, progress=root is not None)  # at `quick` no task takes long
     chosen = registry.experiments()
     registry.run(chosen, setup, store)
-    return publish(chosen, setup, store, kept / "results" / profile, registry.all_claims())
+    return publish(chosen, setup, store, kept / "results" / spec.name, registry.all_claims())
 
 
 def published(name: str) -> Results:

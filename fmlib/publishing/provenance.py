@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import torch
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 from nbformat import NotebookNode
@@ -37,8 +36,8 @@ def record(folder: str) -> None:
         folder: that of the chapter's results, absolute; its files are recorded by name, other published ones as
             `<folder>/<name>`.
     """
-    versions = {"Python": platform.python_version(), "fmlib": __version__, "torch": torch.__version__}
-    versions |= {name: version(name) for name in ("jupyter-book", "matplotlib", "numpy")}
+    versions = {"Python": platform.python_version(), "fmlib": __version__}
+    versions |= {name: version(name) for name in ("jupyter-book", "matplotlib", "numpy", "torch")}
     display({ENVIRONMENT: versions}, raw=True)
     opened: set[str] = set()
 

@@ -20,8 +20,6 @@ from pygments.lexers import PythonLexer
 
 from fmlib.pipeline.claims import Claim
 from fmlib.pipeline.results import PUBLISHED, Results, benchmark, benchmarks
-from fmlib.studies import registry
-from fmlib.studies.what_it_costs.benchmark import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,6 +135,8 @@ def _section(place: str, name: str, about: str, files: str, functions: list[Call
 
 def _experiment(name: str, results: Results, shown: Results) -> str:
     """The section of one experiment of `results`."""
+    from fmlib.studies import registry
+
     record, experiment = results.manifest["experiments"][name], registry.all_experiments()[name]
     about = f"{experiment.about[0].upper()}{experiment.about[1:]}, profile {results.profile}. {computed_on(record)}; "
     about += f"{len(record['tasks'])} tasks"
@@ -157,6 +157,9 @@ def experiments(results: Results) -> HTML:
     Args:
         results: those that the book shows; sections of other published profiles end in `-<profile>`.
     """
+    from fmlib.studies import registry
+    from fmlib.studies.what_it_costs.benchmark import measure
+
     others = [other for other in registry.published() if other.profile != results.profile]
     sections = [
         _experiment(name, place, results) for place in (results, *others) for name in place.manifest["experiments"]

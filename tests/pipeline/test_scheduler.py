@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import files
 from tqdm import tqdm
 
 from fmlib.core.device import BFLOAT16
@@ -124,6 +123,8 @@ class Events(Progress):
 
 
 def test_one_worker_and_two_write_the_same_files(tmp_path):
+    from conftest import files  # not above: every worker imports this module, and conftest is slow to import
+
     for workers in (1, 2):
         lines = []
         store = Store(tmp_path / str(workers), CPU, say=lines.append)
@@ -174,7 +175,7 @@ ORPHANED = """
 import sys
 from functools import partial
 from pathlib import Path
-sys.path[:0] = sys.argv[1], str(Path(sys.argv[1]).parent)
+sys.path.insert(0, sys.argv[1])
 import test_scheduler as at
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
@@ -207,7 +208,7 @@ import os, signal, sys
 from pathlib import Path
 if __name__ == "__mp_main__":
     os.kill(os.getpid(), signal.SIGINT)
-sys.path[:0] = sys.argv[1], str(Path(sys.argv[1]).parent)
+sys.path.insert(0, sys.argv[1])
 import test_scheduler as at
 if __name__ == "__main__":
     at.scheduler.compute(at.diamond, at.Store(Path(sys.argv[2]), at.CPU), 2)

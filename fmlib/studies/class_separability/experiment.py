@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes
@@ -40,6 +39,8 @@ def separability(setup: Setup) -> Task:
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
         masks = join_chunks(inputs)
         chosen = balanced(masks["target"])
+        from scipy.sparse import csr_matrix
+
         features = csr_matrix(masks["half"][chosen].reshape(len(chosen), -1))
         labels = masks["target"][chosen]
         shuffled = np.random.default_rng(setup.seed).permutation(labels)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit, permutation_test_score
-from sklearn.neighbors import KNeighborsClassifier
 
 from fmlib.core.errors import require
 
-Features: TypeAlias = np.ndarray | csr_matrix
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+Features: TypeAlias = "np.ndarray | csr_matrix"
 
 TEST_SHARE = 0.15  # of the masks, held out by each split as in the paper
 
@@ -34,10 +35,14 @@ def balanced(labels: np.ndarray, limit: int | None = None) -> np.ndarray:
 
 def classifier() -> LogisticRegression:
     """scikit-learn's multinomial logistic regression with default settings, and more iterations allowed."""
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(max_iter=200)
 
 
 def _splits(labels: np.ndarray, count: int, seed: int) -> StratifiedShuffleSplit:
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     classes, smallest = len(np.unique(labels)), int(np.unique(labels, return_counts=True)[1].min())
     require(
         classes >= 2 and smallest >= 2 and round(TEST_SHARE * len(labels)) >= classes,
@@ -87,6 +92,8 @@ def permutation_test(
     Raises:
         FmlibError: a class has too few masks.
     """
+    from sklearn.model_selection import permutation_test_score
+
     score, shuffled, _ = permutation_test_score(
         classifier(), features, labels, cv=_splits(labels, 3, seed), n_permutations=permutations, random_state=seed
     )
@@ -134,5 +141,7 @@ def neighbour_vote(embedding: Embedding, labels: np.ndarray) -> np.ndarray:
     """
     fit = ~embedding.held
     smallest = int(np.unique(labels[fit], return_counts=True)[1].min())
+    from sklearn.neighbors import KNeighborsClassifier
+
     model = KNeighborsClassifier(min(20, smallest)).fit(embedding.points[fit], labels[fit])
     return model.predict(embedding.points[embedding.held]) == labels[embedding.held]

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
-from scipy.stats import spearmanr
 from torch import from_numpy
 
 from fmlib.core.intervals import Measured, Z, average, min_max, paired, pooled_range, wilson
@@ -80,6 +79,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Measured:
 
     Source of the interval: Bonett and Wright (2000).
     """
+    from scipy.stats import spearmanr
+
     constant = np.ptp(first) == 0 or np.ptp(second) == 0
     value = 0.0 if constant else float(np.clip(spearmanr(first, second).statistic, -1, 1))
     if abs(value) > 1 - 1e-9:

@@ -22,8 +22,6 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
-from torchvision.transforms.v2.functional import gaussian_blur as blur
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from fmlib.core.errors import require
 from fmlib.core.jacobian import jafr_statistic
@@ -133,6 +131,8 @@ def pixelate(images: Tensor, severity: int, rng: Generator) -> Tensor:
 
 def jpeg(images: Tensor, severity: int, rng: Generator) -> Tensor:
     """Eight-bit JPEG compression, on the CPU, by Pillow (torchvision's is deprecated)."""
+    from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
     quality, decoded = (65, 58, 50, 40, 25)[severity - 1], []
     for image in (images * 255).round().to("cpu", torch.uint8):
         file = BytesIO()
@@ -254,6 +254,8 @@ def _scale(images: Tensor) -> float:
 def _blurred(images: Tensor, deviation: float) -> Tensor:
     """Gaussian blur; the kernel reaches four deviations either way, or as far as the border's reflection allows."""
     reach = min(math.ceil(4 * deviation), min(images.shape[-2:]) - 1)
+    from torchvision.transforms.v2.functional import gaussian_blur as blur
+
     return blur(images, [2 * reach + 1] * 2, [deviation] * 2)
 
 
