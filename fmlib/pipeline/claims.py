@@ -11,6 +11,7 @@ A study's `claims.toml` holds one `[[claim]]` table per claim:
     figure          anchor of the figure, table or section that shows it
     requires        what it takes to test it: "photographs" (default), "any data", "paper scale" or "people"
     by_construction why it cannot fail, for claims that hold by construction
+    experiments     names of the experiments whose published files the measure reads
     timing          whether the rule was written "before" or "after" the value was seen
     rule            one threshold, and optionally a wider one: see `Rule`
     measure         the function of the study's analysis.py, or of this module, and its arguments
@@ -145,6 +146,7 @@ class Claim:
     published: float | None = None
     requires: str = "photographs"
     by_construction: str = ""
+    experiments: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -185,6 +187,8 @@ class Claim:
         """The measurement, None if there is none, and the verdict."""
         if self.measure is None or self.rule is None:
             return None, UNTESTED
+        if not results.manifest["experiments"].keys() >= set(self.experiments):
+            return None, ABSENT
         try:
             measured = self.measure(results, **self.arguments)
         except NotComputed:

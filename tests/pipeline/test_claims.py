@@ -185,7 +185,7 @@ def claim(**changes):
 
 
 def results(tmp_path, profile="laptop", data="imagenette"):
-    return Results(tmp_path, {"profile": profile, "data": data, "files": {}, "key": "k"})
+    return Results(tmp_path, {"profile": profile, "data": data, "experiments": {}, "files": {}, "key": "k"})
 
 
 def absent(results):
@@ -244,6 +244,11 @@ def test_a_row_repeats_the_claim_and_rounds_to_six_digits(tmp_path):
     for name in ("id", "source", "reference", "statement", "published", "unit", "timing", "chapter", "figure"):
         assert row[name] == getattr(made, name)
     assert (row["n_of"], row["rule"], row["spec"]) == ("images", "above zero", "k")
+
+
+def test_a_claim_whose_experiment_is_not_published_is_not_computed(tmp_path):
+    row = claim(experiments=["absent"]).evaluate(results(tmp_path))
+    assert (row["verdict"], row["value"]) == ("not computed", None)
 
 
 def test_a_broken_measure_is_not_taken_for_a_missing_one(tmp_path):

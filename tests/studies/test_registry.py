@@ -131,9 +131,17 @@ def test_a_published_manifest_says_how_each_experiment_was_computed(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_published_claims_follow_from_published_files(folder):
-    results = Results.open(folder)
-    assert [claim.evaluate(results) for claim in CLAIMS] == results.claims()
+def test_published_claims_follow_from_published_files(folder, monkeypatch):
+    """And a claim names the experiments whose files it reads, all of them and no others."""
+    results, opened = Results.open(folder), []
+    rows = results.claims()
+    owners = {file: name for name, record in results.manifest["experiments"].items() for file in record["files"]}
+    monkeypatch.setattr("fmlib.pipeline.results.observers", [opened.append])
+    for claim, row in zip(CLAIMS, rows, strict=True):
+        opened.clear()
+        assert claim.evaluate(results) == row
+        read = {owners[path.name] for path in opened}
+        assert read == set(claim.experiments) if row["value"] is not None else read <= set(claim.experiments)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -156,8 +164,9 @@ CASES = [
 def test_one_published_experiment_alone_can_be_evaluated(folder, name):
     """What it does not hold reads "not computed"; nothing that it measures changes."""
     whole = Results.open(folder)
-    listed = {file: whole.manifest["files"][file] for file in whole.manifest["experiments"][name]["files"]}
-    alone = Results(folder, whole.manifest | {"files": listed})
+    record = whole.manifest["experiments"][name]
+    listed = {file: whole.manifest["files"][file] for file in record["files"]}
+    alone = Results(folder, whole.manifest | {"files": listed, "experiments": {name: record}})
     for claim, row in zip(CLAIMS, whole.claims(), strict=True):
         if not claim.id.startswith("T3.few"):  # which trains classifiers for a minute
             partial = claim.evaluate(alone)
