@@ -395,6 +395,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
+import torch._dynamo  # optimisers need it: imported once, and not by every child
 from fmlib.core import mask_optimizer
 from fmlib.core.config import MaskSpec
 from fmlib.core.masks import learn_masks
