@@ -259,7 +259,7 @@ def test_published_results_open_at_once(machine):
 @pytest.mark.slow
 @pytest.mark.usefixtures("first")
 def test_commands_work_but_do_not_write_into_the_package(machine):
-    assert "planted         computed" in machine.run("fmlib", "status", "planted").stdout
+    assert "synthetic       computed" in machine.run("fmlib", "status", "synthetic").stdout
     refused = machine.run("fmlib", "publish")
     assert refused.returncode == 2
     assert "checkout" in refused.stderr
