@@ -219,6 +219,26 @@ class ImageMaskSpec(MaskSpec):
 
 
 @dataclass(frozen=True)
+class MinimalMaskSpec:
+    """How minimal masks of images are found (see minimal_masks).
+
+    Example:
+        >>> spec = fmlib.MinimalMaskSpec(steps=120, radius=0.3)
+    """
+
+    penalty: float = 0.07  # lambda: weight of the L1 share in the objective by which iterates are compared
+    steps: int = 60  # forward and backward passes per image
+    radius: float = 0.1  # largest change of an entry in the first step; it decreases to 2% of this
+    clip: float = 2.0  # |d| beyond which exp(d^2) continues as its tangent
+    per_channel: bool = False  # one plane per channel of the image, instead of one for all channels
+
+    def __post_init__(self) -> None:
+        require(self.penalty > 0 and self.steps >= 1, "penalty must be > 0 and steps >= 1")
+        require(0 < self.radius <= 1, f"radius must be in (0, 1], not {self.radius}")
+        require(0 < self.clip <= 9, f"clip must be in (0, 9], beyond which exp(d^2) overflows, not {self.clip}")
+
+
+@dataclass(frozen=True)
 class FrequencyMapSpec:
     """How a frequency map is learned (see frequency_maps), by default as its authors do at 32 px.
 

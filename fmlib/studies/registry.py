@@ -28,6 +28,7 @@ STUDIES = [
     "image_masks",
     "adversarial_tables",
     "class_separability",
+    "uniqueness",
     "fourier_heat_maps",
     "frequency_maps",
     "jacobian_regularisation",

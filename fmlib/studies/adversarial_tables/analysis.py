@@ -17,17 +17,22 @@ BANDS = {"lowest": slice(0, 4), "middle": slice(24, 40)}
 
 
 def exceeds(
-    results: Results, kind: str, binary: bool = False, energy: Callable[[torch.Tensor], torch.Tensor] = radial_energy
+    results: Results,
+    kind: str,
+    binary: bool = False,
+    energy: Callable[[torch.Tensor], torch.Tensor] = radial_energy,
+    file: str = "image_masks",
 ) -> np.ndarray:
     """Whether each image's mask of `kind` has more energy than M_{N,x} in each of 64 bands (Figure 7): (K, 64) bool.
 
     Args:
-        results: with `image_masks`.
+        results: with `file`.
         kind: of the masks to compare, such as "A.xA".
         binary: whether both masks are binarised first.
         energy: spectra.radial_energy or spectra.angular_energy. A tie does not exceed.
+        file: "image_masks", or "minimal_image_masks".
     """
-    arrays = results.arrays("image_masks")
+    arrays = results.arrays(file)
     energies = []
     for name in (kind, "N.x"):
         half = torch.from_numpy(arrays[name].astype(np.float32))
@@ -35,14 +40,16 @@ def exceeds(
     return (energies[0] > energies[1]).numpy()
 
 
-def exceedance_in_bands(results: Results, kind: str, binary: bool, bands: str) -> Measured:
+def exceedance_in_bands(
+    results: Results, kind: str, binary: bool, bands: str, file: str = "image_masks"
+) -> Measured:
     """Percentage of images whose mask of `kind` exceeds M_{N,x} in a band, averaged over a range of BANDS."""
-    return average(100 * exceeds(results, kind, binary)[:, BANDS[bands]].mean(1))
+    return average(100 * exceeds(results, kind, binary, file=file)[:, BANDS[bands]].mean(1))
 
 
-def low_shift(results: Results) -> Measured:
+def low_shift(results: Results, file: str = "image_masks") -> Measured:
     """Difference in low share, M_{A,x_A} minus M_{N,x}, paired by image."""
-    table = results.table("image_masks")
+    table = results.table(file)
     groups = {kind: table[table["kind"] == kind]["low_share"].to_numpy() for kind in ("A.xA", "N.x")}
     if not len(groups["A.xA"]):
         raise NotComputed("no masks of A were learned")
@@ -61,9 +68,9 @@ def attack_enrichment(results: Results) -> Measured:
     return Measured(float(inside.mean() / matched.mean()), low, high, len(inside))
 
 
-def attack_outside(results: Results) -> Measured:
+def attack_outside(results: Results, file: str = "tables") -> Measured:
     """Percentage of the attack's energy outside the mask's frequencies, averaged over images."""
-    return average(100 * (1 - results.arrays("tables")["attack_inside"]))
+    return average(100 * (1 - results.arrays(file)["attack_inside"]))
 
 
 def attack_structure(results: Results) -> Measured:

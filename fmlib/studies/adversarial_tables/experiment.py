@@ -19,7 +19,7 @@ from fmlib.core.spectra import apply_mask, binarize, column_weights, complement
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes
 from fmlib.studies.shared.setup import Setup
-from fmlib.studies.shared.tasks import all_masks, open_masks, pairs
+from fmlib.studies.shared.tasks import all_masks, open_masks, pairs, with_minimal_masks
 
 #: Radii of the l-infinity attacks in addition to that of the training attack, pixel units.
 RADII = (2 / 255, 4 / 255, 8 / 255)
@@ -181,5 +181,13 @@ EXPERIMENTS = (
         _tasks,
         _files,
         images=lambda setup: setup.counts["validation"],
+    ),
+    with_minimal_masks(
+        Experiment(
+            "tables",
+            "image masks and attacks (Table 2)",
+            lambda setup: [tables(setup)],
+            lambda setup, store: {"tables.npz": arrays_to_bytes(store.get(tables(setup)).arrays)},
+        )
     ),
 )

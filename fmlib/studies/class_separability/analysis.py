@@ -18,9 +18,9 @@ def _over_splits(values: np.ndarray) -> Measured:
     return Measured(float(values.mean()), low, high, len(values))
 
 
-def split_accuracy(results: Results, column: int) -> Measured:
+def split_accuracy(results: Results, column: int, file: str = "separability") -> Measured:
     """Accuracy over the splits: a column of `repeated_splits`."""
-    return _over_splits(results.arrays("separability")["splits"][:, column])
+    return _over_splits(results.arrays(file)["splits"][:, column])
 
 
 def p_value(results: Results) -> Measured:
@@ -29,9 +29,9 @@ def p_value(results: Results) -> Measured:
     return exact(float(arrays["p"]), len(arrays["permuted"]))
 
 
-def neighbour_accuracy(results: Results, name: str) -> Measured:
+def neighbour_accuracy(results: Results, name: str, file: str = "separability") -> Measured:
     """Percentage of held-out points of an embedding whose label their nearest training points predict."""
-    return wilson(results.arrays("separability")[f"neighbours.{name}"])
+    return wilson(results.arrays(file)[f"neighbours.{name}"])
 
 
 def _few_masks(results: Results) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from fmlib.studies.class_separability.separability import (
     repeated_splits,
 )
 from fmlib.studies.shared.setup import Setup
-from fmlib.studies.shared.tasks import all_masks, join_chunks
+from fmlib.studies.shared.tasks import all_masks, join_chunks, with_minimal_masks
 
 
 def _tasks(setup: Setup) -> list[Task]:
@@ -62,4 +62,6 @@ def separability(setup: Setup) -> Task:
     return Task("separability", name, described, compute, all_masks(setup, "N.x"))
 
 
-EXPERIMENTS = (Experiment("separability", "linear separability of the classes (Table 3, Fig. 8)", _tasks, _files),)
+_SEPARABILITY = Experiment("separability", "linear separability of the classes (Table 3, Fig. 8)", _tasks, _files)
+
+EXPERIMENTS = (_SEPARABILITY, with_minimal_masks(_SEPARABILITY))

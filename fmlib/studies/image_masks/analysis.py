@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from fmlib.core.intervals import Measured, average, paired, wilson
@@ -21,9 +22,9 @@ def difference(results: Results, first: str, second: str, file: str = "tables", 
     return paired(*(arrays[name] if row is None else arrays[name][row] for name in (first, second)))
 
 
-def mask_mean(results: Results, column: str, kind: str = "N.x") -> Measured:
-    """Mean of a column of `image_masks.csv` over the masks of one kind."""
-    table = results.table("image_masks")
+def mask_mean(results: Results, column: str, kind: str = "N.x", file: str = "image_masks") -> Measured:
+    """Mean of a column of a table such as `image_masks.csv` over the masks of one kind."""
+    table = results.table(file)
     return average(table[table["kind"] == kind][column].to_numpy(float))
 
 
@@ -38,20 +39,37 @@ def converged(results: Results) -> Measured:
     return wilson(results.table("image_masks")["converged"].to_numpy(bool))
 
 
-def stability_mean(results: Results, column: str) -> Measured:
+def kept(results: Results) -> Measured:
+    """Percentage of minimal masks, of all kinds, with which the prediction is unchanged."""
+    return wilson(results.table("minimal_image_masks")["kept"].to_numpy(bool))
+
+
+def excess_ratio(results: Results, kind: str) -> Measured:
+    """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule.
+
+    The interval is the 95% bootstrap percentile one over images.
+    """
+    tables = (results.table(name) for name in ("minimal_image_masks", "image_masks"))
+    minimal, authors = (table[table["kind"] == kind]["objective"].to_numpy() - 1 for table in tables)
+    resamples = np.random.default_rng(0).integers(0, len(authors), (1000, len(authors)))
+    low, high = np.quantile(minimal[resamples].mean(1) / authors[resamples].mean(1), (0.025, 0.975)).tolist()
+    return Measured(float(minimal.mean() / authors.mean()), low, high, len(authors))
+
+
+def stability_mean(results: Results, column: str, file: str = "image_stability") -> Measured:
     """Mean correlation between two networks' masks; column: "same_image", "same_class" or "other_class"."""
-    return average(results.table("image_stability")[column].to_numpy())
+    return average(results.table(file)[column].to_numpy())
 
 
-def own_image(results: Results) -> Measured:
+def own_image(results: Results, file: str = "image_stability") -> Measured:
     """Mean correlation of two networks' masks of one image, minus that with a mask of another image of its class."""
-    table = results.table("image_stability")
+    table = results.table(file)
     return average((table["same_image"] - table["same_class"]).to_numpy())
 
 
-def kinds(results: Results) -> pd.DataFrame:
+def kinds(results: Results, file: str = "image_masks") -> pd.DataFrame:
     """One row per kind of image mask: number, convergence, predictions kept, size and objective."""
-    table = results.table("image_masks")
+    table = results.table(file)
     groups = table.groupby("kind", sort=False)
     kept = 100 * table.groupby(["kind", "converged"], sort=False)["kept"].mean().unstack()
     return pd.DataFrame(

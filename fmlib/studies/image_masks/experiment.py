@@ -24,6 +24,7 @@ from fmlib.studies.shared.tasks import (
     open_masks,
     pairs,
     second_seed_masks,
+    with_minimal_masks,
 )
 
 #: Images per class in figures 5 and 6.
@@ -41,24 +42,36 @@ SETS = {
 }
 
 
-def _image_tasks(setup: Setup) -> list[Task]:
+def _mask_tasks(setup: Setup) -> list[Task]:
     masks = [task for kind in KINDS for task in all_masks(setup, kind)]
-    return [pairs(setup), *masks, *second_seed_masks(setup), class_masks(setup)]
+    return [pairs(setup), *masks, *second_seed_masks(setup)]
 
 
-def _image_files(setup: Setup, store: Store) -> dict[str, bytes]:
+def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
+    """Masks of every kind and their similarity between networks, by the solver of the setup's profile."""
     masks = {kind: join_chunks([store.get(task) for task in all_masks(setup, kind)]) for kind in KINDS}
     second_seed = join_chunks([store.get(task) for task in second_seed_masks(setup)])
-    dataset, paired = store.get(setup.dataset), store.get(pairs(setup))
-    labels, image = dataset.arrays["validation_labels"], masks["N.x"]["image"]
+    labels, image = store.get(setup.dataset).arrays["validation_labels"], masks["N.x"]["image"]
     planes = {kind: _half_precision(arrays["half"]) for kind, arrays in masks.items()}
-    predicted = {name: array for name, array in paired.arrays.items() if name != "xA"}
     return {
         "image_masks.npz": arrays_to_bytes(planes | {"image": image, "label": labels[image]}),
         "image_masks.csv": csv([row for kind, arrays in masks.items() for row in _mask_rows(kind, arrays)]),
-        "pairs.npz": arrays_to_bytes(predicted | {"labels": labels, "eligible": eligible(paired, labels)}),
-        "samples.npz": arrays_to_bytes(_samples(setup, dataset, paired, masks["N.x"])),
         "image_stability.csv": csv(_stability(masks["N.x"], second_seed, setup)),
+    }
+
+
+def _image_tasks(setup: Setup) -> list[Task]:
+    return [*_mask_tasks(setup), class_masks(setup)]
+
+
+def _image_files(setup: Setup, store: Store) -> dict[str, bytes]:
+    dataset, paired = store.get(setup.dataset), store.get(pairs(setup))
+    masks = join_chunks([store.get(task) for task in all_masks(setup, "N.x")])
+    labels = dataset.arrays["validation_labels"]
+    predicted = {name: array for name, array in paired.arrays.items() if name != "xA"}
+    return _mask_files(setup, store) | {
+        "pairs.npz": arrays_to_bytes(predicted | {"labels": labels, "eligible": eligible(paired, labels)}),
+        "samples.npz": arrays_to_bytes(_samples(setup, dataset, paired, masks)),
         "class_masks.npz": arrays_to_bytes({"half": store.get(class_masks(setup)).arrays["half"]}),
     }
 
@@ -181,4 +194,14 @@ EXPERIMENTS = (
         precision="float32",
     ),
     Experiment("necessity", "a mask's frequencies against matched controls", _necessity_tasks, _necessity_files),
+    with_minimal_masks(
+        Experiment(
+            "image-masks",
+            "one mask per image (Fig. 5)",
+            lambda setup: [*_mask_tasks(setup), necessity(setup)],
+            lambda setup, store: _mask_files(setup, store) | _necessity_files(setup, store),
+            images=lambda setup: setup.profile.n_image_masks or setup.counts["validation"],
+            precision="float32",
+        )
+    ),
 )

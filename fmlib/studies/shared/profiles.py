@@ -12,6 +12,7 @@ from fmlib.core.config import (
     ImageSpec,
     JacobianTrainSpec,
     MaskSpec,
+    MinimalMaskSpec,
     NetworkSpec,
     SyntheticSpec,
     TrainSpec,
@@ -42,10 +43,11 @@ class Profile:
     train: TrainSpec
     mask: MaskSpec
     single_mask: MaskSpec  # the authors' schedule for dataset masks, batch size 1, for comparison
-    image_mask: ImageMaskSpec
+    image_mask: ImageMaskSpec | MinimalMaskSpec
     second_network: NetworkSpec  # another architecture, for comparison
     n_image_masks: int  # validation images considered for image masks, equally many per class; 0 means all
     chunk_size: int  # of these images are fitted in one task
+    minimal_mask: MinimalMaskSpec = field(default_factory=MinimalMaskSpec)  # in place of `image_mask`, for comparison
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     second_networks: tuple[tuple[str, int], ...] = (("N", 0), ("A", 0))  # regime and repetition, of `second_network`
     repetitions: int = 2  # networks and dataset masks per regime, with seeds seed, seed + 1, ...
@@ -64,6 +66,9 @@ class Profile:
     #: log 5 - log 2 = 0.9 to gain. The authors' penalty of 0.5, for ten classes and three channels, would keep only two
     #: frequencies; 0.01 keeps about ninety, a few times as many as image masks do.
     frequency_map: FrequencyMapSpec = field(default_factory=lambda: FrequencyMapSpec(penalty=0.01))
+    n_unique: int = 200  # eligible images whose minimal masks are found from several starts
+    n_restarts: int = 8  # random starts of each, besides M = 1
+    n_gap: int = 60  # eligible images whose true minimum over all subsets of 16 bands is found
     n_maps: int = 200  # validation images considered for frequency maps, and as many others for those of classes
 
     def training(self, regime: str) -> TrainSpec:
@@ -112,6 +117,9 @@ PROFILES = {
             bias_repetitions=1,
             frequency_map=FrequencyMapSpec(penalty=0.01, lr=0.03, epochs=100, min_epochs=60),
             n_maps=30,
+            n_unique=30,
+            n_restarts=3,
+            n_gap=10,
         ),
         Profile(
             name="laptop",

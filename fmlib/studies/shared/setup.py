@@ -233,3 +233,8 @@ class Setup:
     def second(self) -> Setup:
         """The same setup with the profile's second architecture."""
         return replace(self, profile=replace(self.profile, network=self.profile.second_network))
+
+    @property
+    def minimal(self) -> Setup:
+        """The same setup with minimal masks in place of image masks by the authors' schedule."""
+        return replace(self, profile=replace(self.profile, image_mask=self.profile.minimal_mask))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fmlib.core.config import spec_dict
+from fmlib.core.config import MinimalMaskSpec, spec_dict
 from fmlib.core.data import Split
-from fmlib.core.device import full_precision
+from fmlib.core.device import Checkpoint, full_precision
 from fmlib.core.errors import require
 from fmlib.core.evaluation import attack_all, evaluate, predictions
-from fmlib.core.masks import clipped_exp_square, learn_masks
+from fmlib.core.masks import Masks, clipped_exp_square, learn_masks
+from fmlib.core.minimal_masks import minimal_masks
 from fmlib.core.spectra import apply_mask, l1_share
+from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Task
 from fmlib.studies.shared.setup import Setup
 
@@ -87,7 +90,7 @@ def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Tas
         repetition: of the network that is masked; the networks of repetition 0 decide which images are eligible.
     """
     regime, image = KINDS[kind]
-    spec, centre = setup.profile.image_mask, setup.profile.network.mean
+    spec = setup.profile.image_mask
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
         dataset, network, paired = inputs
@@ -102,17 +105,7 @@ def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Tas
         arrays = {"image": chosen, "half": np.zeros((0, *setup.half_size), dtype=np.float32)}
         if len(chosen):
             targets = predictions(model, pixels)
-            learned = learn_masks(
-                model,
-                pixels,
-                targets,
-                torch.arange(len(chosen), device=setup.device),
-                spec,
-                seed=setup.seed,
-                centre=centre,
-                checkpoint=checkpoint,
-                progress=setup.progress,
-            )
+            learned = fit_image_masks(setup, model, pixels, targets, checkpoint)
             arrays |= {"half": learned.half, "converged": learned.converged, "steps": learned.epochs, "target": targets}
             arrays["clipped"] = learned.history["clipped"].mean(0)
             arrays |= _evaluate_masks(setup, model, pixels, targets, learned.half)
@@ -120,10 +113,38 @@ def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Tas
 
     first, last = _window(setup, chunk)
     described = {"mask": spec_dict(spec), "kind": kind, "images": [first, last]}
-    name = f"image masks {kind} ({setup.profile.name}, seed {setup.seed + repetition}, chunk {chunk + 1})"
-    cost = float(min(spec.epochs, TYPICAL_STEPS) * (last - first))
+    method, steps = (
+        ("minimal", spec.steps)
+        if isinstance(spec, MinimalMaskSpec)
+        else ("image", min(spec.epochs, TYPICAL_STEPS))
+    )
+    name = f"{method} masks {kind} ({setup.profile.name}, seed {setup.seed + repetition}, chunk {chunk + 1})"
+    cost = float(steps * (last - first))
     inputs = (setup.dataset, setup.network(regime, repetition), pairs(setup))
     return Task("image_masks", name, described, compute, inputs, cost=cost)
+
+
+def fit_image_masks(
+    setup: Setup, model: nn.Module, pixels: Tensor, targets: Tensor, checkpoint: Checkpoint | None
+) -> Masks:
+    """One mask per image by the profile's solver, in the order of `pixels` (K, C, H, W)."""
+    spec, centre = setup.profile.image_mask, setup.profile.network.mean
+    if isinstance(spec, MinimalMaskSpec):
+        return minimal_masks(
+            model, pixels, targets, spec, centre=centre, checkpoint=checkpoint, progress=setup.progress
+        )
+    index = torch.arange(len(pixels), device=pixels.device)
+    return learn_masks(
+        model,
+        pixels,
+        targets,
+        index,
+        spec,
+        seed=setup.seed,
+        centre=centre,
+        checkpoint=checkpoint,
+        progress=setup.progress,
+    )
 
 
 def _window(setup: Setup, chunk: int) -> list[int]:
@@ -133,7 +154,7 @@ def _window(setup: Setup, chunk: int) -> list[int]:
 
 
 def _evaluate_masks(
-    setup: Setup, model: torch.nn.Module, pixels: Tensor, targets: Tensor, half: Tensor
+    setup: Setup, model: nn.Module, pixels: Tensor, targets: Tensor, half: Tensor
 ) -> dict[str, Tensor]:
     """Invariance cost, L1 share and objective of learned masks, and whether each mask keeps the prediction: (K,)."""
     spec, centre = setup.profile.image_mask, setup.profile.network.mean
@@ -219,3 +240,16 @@ def first_images(setup: Setup, dataset: Artifact, count: int) -> Split:
     whole = setup.open_dataset(dataset).validation
     chosen = candidates(setup, whole.labels.cpu().numpy())[:count]
     return Split(whole.images[chosen], whole.labels[chosen])
+
+
+def with_minimal_masks(experiment: Experiment) -> Experiment:
+    """The same experiment with minimal masks; it and its files are named so."""
+    return replace(
+        experiment,
+        name=f"minimal-{experiment.name}",
+        about=f"{experiment.about}, with minimal masks",
+        tasks=lambda setup: experiment.tasks(setup.minimal),
+        export=lambda setup, store: {
+            f"minimal_{name}": content for name, content in experiment.export(setup.minimal, store).items()
+        },
+    )

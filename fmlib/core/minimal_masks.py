@@ -1,0 +1,239 @@
+r"""Minimal masks of images by sequential linear programming, with tens of passes instead of a thousand.
+
+For a frozen network f, an image x and a label y, let d(M) = L(f(M(x)), y) - L(f(x), y) be the change of the loss under a
+mask M, and a(M) = sum_f w_f M_f its L1 share. The minimal mask solves
+
+    min a(M)    subject to    d(M) = 0,    0 <= M <= 1.
+
+At the minimum of the objective of `masks`, g(d) + penalty * a, d is nearly zero, so that both problems agree. Masks are
+compared by that objective's excess over 1.
+
+**Step.** A forward and a backward pass give d and its gradient g. The step D then solves a linear programme with one
+equality, a continuous knapsack:
+
+    min w . D    subject to    g . D = -d,    max(-M, -eta) <= D <= min(1 - M, eta).
+
+Start from the lower bounds, the smallest mask within reach. The equality is met by raising entries to their upper
+bounds in descending order of benefit over weight, the last one partly. If it cannot be met, all helpful ones are raised.
+
+**Trust region.** Every image has its own radius eta, at most radius * 0.02^(t / T) in step t of T. An iterate is accepted
+if |d| is at most that of the last accepted one, or a tolerance that falls from 0.5 to 0.01, or if the objective fell; eta
+then grows by a quarter. Otherwise the step starts again from the last accepted mask with half the radius. The test needs
+no further pass, since the next iterate's own is used. The result is the iterate with the lowest objective among those
+that keep the label, or among all if none does. Where the accepted mask loses the label of an image that is classified
+by a hair, the step aims at d = -0.01.
+
+**Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and after
+a resume. In float32, rounding may lead to another mask of the same quality; `seed` shows how much masks differ.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from fmlib.core.config import MinimalMaskSpec
+from fmlib.core.device import Checkpoint, frozen, full_precision, generator, keep_freed_memory
+from fmlib.core.errors import require
+from fmlib.core.evaluation import check_classifier
+from fmlib.core.masks import Masks, clipped_exp_square
+from fmlib.core.spectra import column_weights, filter_spectrum
+
+#: Halvings of the interval in which `lp_step` looks for its threshold: to the precision of float32.
+BISECTIONS = 24
+#: Share of the radius and of the tolerance of |d| that is left at the last step.
+DECAY = 0.02
+#: The tolerance of |d| in the last step, and of a converged mask.
+CONVERGED = 0.01
+#: By how much the loss aimed at falls with every step in which the accepted mask does not keep the label.
+MARGIN = 0.01
+
+
+def lp_step(mask: Tensor, grad: Tensor, change: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
+    """The steps D that solve the linear programmes of the module's docstring, one per row.
+
+    Args:
+        mask: M, (B, F) in [0, 1].
+        grad: g, the gradients of d, (B, F).
+        change: d, the change of the loss at M, (B, 1).
+        weights: w, positive, (F,).
+        radius: eta, (B, 1).
+
+    Returns:
+        D, (B, F). Where no step within the radius meets the equality, the one that comes closest.
+    """
+    lower, upper = torch.maximum(-mask, -radius), torch.minimum(1 - mask, radius)
+    lack = -change - (grad * lower).sum(1, keepdim=True)
+    benefit = torch.sign(lack) * grad  # positive where raising the entry helps
+    ratio, amount, lack = benefit / weights, benefit.clamp_min(0) * (upper - lower), lack.abs()
+    low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(0)
+    for _ in range(BISECTIONS):  # those above the threshold do not suffice at `high`, and do at `low` if any do
+        middle = (low + high) / 2
+        enough = torch.where(ratio > middle, amount, 0).sum(1, keepdim=True) >= lack
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    raised = ratio > high
+    marginal = (ratio > low) & ~raised
+    missing = lack - torch.where(raised, amount, 0).sum(1, keepdim=True)
+    available = torch.where(marginal, amount, 0).sum(1, keepdim=True)
+    part = (missing / available.clamp_min(torch.finfo(mask.dtype).tiny)).clamp(0, 1)
+    return lower + torch.where(marginal, part, raised.to(mask.dtype)) * (upper - lower)
+
+
+class _Batch:
+    """Images that are solved together: what stays fixed, and the pass that evaluates their masks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        spec: MinimalMaskSpec,
+        centre: float,
+        bands: Tensor | None,
+    ) -> None:
+        self.model, self.labels, self.spec, self.centre, self.size = model, labels, spec, centre, images.shape[-2:]
+        self.spectrum = torch.fft.rfft2(images - centre)
+        self.shape = self.spectrum.shape[1 if spec.per_channel else 2 :]
+        columns = column_weights(self.size[1], images.device).to(images.dtype)
+        planes = self.shape[0] if spec.per_channel else 1
+        self.weights = (columns / (planes * math.prod(self.size))).expand(self.shape).flatten()
+        self.bands = None if bands is None else bands.to(images.device).expand(self.shape).flatten()
+        if self.bands is not None:
+            self.weights = self.weights.new_zeros(int(bands.max()) + 1).index_add(0, self.bands, self.weights)
+        with torch.no_grad():
+            self.reference = cross_entropy(self._logits(images), labels, reduction="none")
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.model(images.contiguous(memory_format=torch.channels_last)).to(images.dtype)
+
+    def half(self, mask: Tensor) -> Tensor:
+        """Masks (B, F) as half planes (B, H, W // 2 + 1), or (B, C, H, W // 2 + 1) with one plane per channel."""
+        return (mask if self.bands is None else mask[:, self.bands]).unflatten(1, self.shape)
+
+    def evaluate(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks (B, F) -> change of the loss (B, 1), its gradient (B, F), and whether the label is predicted (B, 1)."""
+        leaf = mask.detach().requires_grad_()
+        filtered = self.centre + filter_spectrum(self.spectrum, self.half(leaf), self.size)
+        logits = self._logits(filtered)
+        losses = cross_entropy(logits, self.labels, reduction="none")
+        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        return (losses.detach() - self.reference)[:, None], grad, (logits.argmax(1) == self.labels)[:, None]
+
+    def solve(self, start: Tensor, bar: tqdm) -> dict[str, Tensor]:
+        """The masks of this batch from `start` (F,); the host does not wait for the device."""
+        spec, mask = self.spec, start.expand(len(self.labels), -1)
+        radius, never = torch.full_like(mask[:, :1], spec.radius), torch.full_like(mask[:, :1], math.inf)
+        accepted = best = {
+            "mask": mask,
+            "change": never,
+            "grad": torch.zeros_like(mask),
+            "objective": never,
+            "kept": torch.zeros_like(never, dtype=torch.bool),
+        }
+        history, margin = [], torch.zeros_like(radius)  # the step aims at d = -margin
+        for step in range(spec.steps):
+            decay = DECAY ** (step / max(spec.steps - 1, 1))
+            change, grad, kept = self.evaluate(mask)
+            invariance, share = clipped_exp_square(change, spec.clip), (mask * self.weights).sum(1, keepdim=True)
+            objective = invariance + spec.penalty * share
+            now = {"mask": mask, "change": change, "grad": grad, "objective": objective, "kept": kept}
+            finite = torch.isfinite(objective) & torch.isfinite(grad).all(1, keepdim=True)
+            tolerance = CONVERGED / DECAY * decay
+            close = (change + margin).abs() <= (accepted["change"] + margin).abs().clamp_min(tolerance)
+            passes = finite & (close | (objective < accepted["objective"]) | (kept & ~accepted["kept"]))
+            accepted = _replaced(accepted, now, passes)
+            better = (kept & ~best["kept"]) | ((kept == best["kept"]) & (objective < best["objective"]))
+            best = _replaced(best, now, finite & better)
+            history.append(torch.cat((invariance, share, kept, change.abs() > spec.clip), 1))
+            radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(spec.radius * decay)
+            margin = torch.where(accepted["kept"], 0, margin + MARGIN)
+            taken = lp_step(accepted["mask"], accepted["grad"], accepted["change"] + margin, self.weights, radius)
+            mask = (accepted["mask"] + taken).clamp(0, 1)
+            bar.update()
+        converged = best["kept"] & (best["change"].abs() <= CONVERGED)
+        found = {"half": self.half(best["mask"]), "converged": converged[:, 0]}
+        return found | {"finite": torch.isfinite(best["objective"])[:, 0], "history": torch.stack(history, 1)}
+
+
+def _replaced(old: dict[str, Tensor], new: dict[str, Tensor], where: Tensor) -> dict[str, Tensor]:
+    """`new` in the rows where `where` (B, 1) holds, and `old` in the others."""
+    return {name: torch.where(where, new[name], value) for name, value in old.items()}
+
+
+def minimal_masks(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    spec: MinimalMaskSpec,
+    *,
+    seed: int | None = None,
+    centre: float = 0.0,
+    bands: Tensor | None = None,
+    batch_size: int = 64,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = True,
+) -> Masks:
+    """One minimal mask per image, by the method of the module's docstring.
+
+    Args:
+        model: a classifier that maps pixels (B, C, H, W) to logits (B, classes); left as it was.
+        images: pixels in [0, 1], (N, C, H, W), float32 or float64.
+        labels: targets (N,), usually the network's own predictions.
+        spec: penalty, number of steps and trust region.
+        seed: of a random start, uniform in [0.5, 1] and the same for all images (default: start at M = 1).
+        centre: gray level about which the filter acts: the mean that the network subtracts, see `spectra.apply_mask`.
+        bands: the band of each frequency, (H, W // 2 + 1) from 0; those of one band share one entry of the mask
+            (default: each frequency has its own).
+        batch_size: images that are solved together; memory depends on it and not on N.
+        checkpoint: where finished batches are saved, and from which a killed run resumes (default: none).
+        progress: whether to show a progress bar, in steps.
+
+    Returns:
+        Masks of N rows with the history of every iterate. A mask has converged if it keeps the label and |d| is at most
+        0.01. Its `half` is the iterate with the lowest objective.
+
+    Raises:
+        FmlibError: the inputs do not fit together, or the loss of an image is not finite.
+
+    Example:
+        >>> found = fmlib.minimal_masks(network, images[:4], labels[:4], fmlib.MinimalMaskSpec(steps=20), progress=False)
+        >>> found.half.shape
+        torch.Size([4, 16, 9])
+    """
+    require(len(images) > 0, "there are no images to find a mask of")
+    require(len(images) == len(labels), "images and labels must have the same length")
+    require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+    check_classifier(model, images, int(labels.max()) + 1)
+    keep_freed_memory()
+    state = (checkpoint.load() if checkpoint else None) or {"parts": []}
+    parts: list[dict[str, Tensor]] = state["parts"]
+    done = sum(len(part["half"]) for part in parts)
+    batches = math.ceil((len(images) - done) / batch_size)
+    with (
+        frozen(model),
+        full_precision(),
+        tqdm(total=batches * spec.steps, desc="minimal masks", unit="step", disable=not progress) as bar,
+    ):
+        for chosen in torch.arange(done, len(images)).split(batch_size):
+            here = chosen.to(images.device)
+            batch = _Batch(model, images[here], labels[here], spec, centre, bands)
+            parts.append({name: value.cpu() for name, value in batch.solve(_start(batch.weights, seed), bar).items()})
+            require(bool(parts[-1]["finite"].all()), "the loss of an image is not finite: inspect the model")
+            if checkpoint and checkpoint.due():
+                checkpoint.save({"parts": parts})
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))
+    steps = torch.full((len(images),), spec.steps)
+    return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history)
+
+
+def _start(weights: Tensor, seed: int | None) -> Tensor:
+    """The first mask, in the shape of `weights` (F,)."""
+    if seed is None:
+        return torch.ones_like(weights)
+    drawn = torch.rand(len(weights), generator=generator(seed, "start of a minimal mask"))
+    return (0.5 + 0.5 * drawn).to(weights)
