@@ -6,10 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from graphlib import TopologicalSorter
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.processes import context, inherited_interrupts_blocked
 from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.store import Store, Task, with_inputs
 
@@ -102,7 +102,7 @@ def _distribute(tasks: dict[str, Task], store: Store, pool: _Workers, workers: i
 class _Workers:
     """Worker processes, each at the other end of a pipe; they are started when they are first needed.
 
-    They are not a `ProcessPoolExecutor`: on Python 3.11 it does not notice the death of a process that it spawned after
+    They are not a `ProcessPoolExecutor`: on Python 3.11 it does not notice the death of a process that it started after
     it had begun to wait, and hangs.
     """
 
@@ -130,28 +130,14 @@ class _Workers:
             process.join()
 
     def _spawn(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        connection, remote = context.Pipe()
-        process = context.Process(target=_work, args=(remote, *self.arguments))
-        with _inherited_interrupts_blocked():
+        place = context()
+        connection, remote = place.Pipe()
+        process = place.Process(target=_work, args=(remote, *self.arguments))
+        with inherited_interrupts_blocked():
             process.start()
             self.processes[connection] = process
         remote.close()  # so that the connection breaks if the process dies
         return connection
-
-
-@contextmanager
-def _inherited_interrupts_blocked() -> Iterator[None]:
-    """A process that is started within the block never sees Ctrl-C, not even during its imports; this one, after it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # the first process would start it, and that unblocks SIGINT
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(connection: Connection, task: Task) -> FmlibError | None:

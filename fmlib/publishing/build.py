@@ -22,7 +22,7 @@ from fmlib.pipeline.experiment import evaluate_claims
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import write_bytes
-from fmlib.publishing import api_reference, playground, provenance
+from fmlib.publishing import api_reference, kernels, playground, provenance
 from fmlib.publishing.notebook import verdict_words, verdicts
 from fmlib.publishing.status import ROOT, freshness, records
 from fmlib.studies import registry
@@ -102,6 +102,7 @@ def execute(path: Path, results: Results, place: Path) -> NotebookNode:
             progress_bar=False,
             cwd=str(place),
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            **kernels.options(),
         )
     except PapermillExecutionError as error:
         raise FmlibError(f"{path.name} fails: {error.ename}: {error.evalue}") from error

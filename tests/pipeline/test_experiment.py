@@ -1,13 +1,12 @@
 """Experiments: what is published, what a folder keeps, and an interrupted run that ends as an uninterrupted one."""
 
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import torch
 from conftest import CPU, files, small
 
@@ -317,8 +316,7 @@ def test_an_interrupted_run_resumes_to_identical_artifacts(tmp_path):
     """A run that is killed at the first saved state of the network, then at that of the mask."""
 
     def run(store, killed_in):
-        words = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1]), str(tmp_path / store), killed_in]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = scripts.run(INTERRUPTED, str(Path(__file__).parents[1]), str(tmp_path / store), killed_in)
         assert done.returncode == (-signal.SIGKILL if killed_in else 0), done.stderr
         return done.stdout
 

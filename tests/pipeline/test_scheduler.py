@@ -58,6 +58,8 @@ def failing(folder, fail):
     def fails(number, inputs, checkpoint):
         while not (folder / "pid").exists():
             time.sleep(0.01)
+        if multiprocessing.parent_process():
+            sys.stderr = (folder / "stderr").open("w")  # a worker's own is that of the first test that used workers
         fail()
 
     def endless(number, inputs, checkpoint):
@@ -162,13 +164,13 @@ def test_two_workers_work_at_once_and_share_threads_and_precision(tmp_path, monk
     ("fail", "message"),
     [(raise_error, "the user can correct"), (die, "task 2 died.*--workers 1"), (raise_bug, "task 2 died")],
 )
-def test_a_failure_ends_all_workers(tmp_path, capfd, fail, message):
+def test_a_failure_ends_all_workers(tmp_path, fail, message):
     events = Events()
     with pytest.raises(FmlibError, match=message):
         scheduler.compute(partial(failing, tmp_path, fail), Store(tmp_path / "store", CPU), 2, events)
     assert events.words == ["planned 2 for 2", "started task 1", "started task 2", "failed task 2"]
     assert has_ended(tmp_path)
-    assert ("ZeroDivisionError: of the programmer" in capfd.readouterr().err) == (fail is raise_bug)
+    assert ("ZeroDivisionError: of the programmer" in (tmp_path / "stderr").read_text()) == (fail is raise_bug)
 
 
 ORPHANED = """
@@ -177,7 +179,9 @@ from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_scheduler as at
+from fmlib.pipeline import processes
 if __name__ == "__main__":
+    processes.PRELOADED[:] = ["fmlib.pipeline.store"]  # the tasks need no more
     folder = Path(sys.argv[2])
     at.scheduler.compute(partial(at.failing, folder, at.sleep), at.Store(folder / "store", at.CPU), 2)
 """
@@ -210,7 +214,9 @@ if __name__ == "__mp_main__":
     os.kill(os.getpid(), signal.SIGINT)
 sys.path.insert(0, sys.argv[1])
 import test_scheduler as at
+from fmlib.pipeline import processes
 if __name__ == "__main__":
+    processes.PRELOADED[:] = ["fmlib.pipeline.store"]  # the tasks need no more
     at.scheduler.compute(at.diamond, at.Store(Path(sys.argv[2]), at.CPU), 2)
 """
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -395,7 +394,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-import torch._dynamo  # optimisers need it: imported once, and not by every child
+import torch._dynamo  # optimisers need it: imported before the children are forked
 from fmlib.core import mask_optimizer
 from fmlib.core.config import MaskSpec
 from fmlib.core.masks import learn_masks
@@ -466,16 +465,7 @@ print(fatal, "calls", flush=True)
 def killed(tmp_path_factory):
     """The stores of runs killed at every write and then finished, and the script's account of them."""
     root = tmp_path_factory.mktemp("killed")
-    (root / "script.py").write_text(KILLED)
-    repository = Path(__file__).parents[2]
-    result = subprocess.run(
-        [sys.executable, str(root / "script.py"), str(root)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(repository)},
-    )
+    result = scripts.run(KILLED, str(root))
     assert result.returncode == 0, result.stderr
     return root, [line.split(" ", 2) for line in result.stdout.splitlines()]
 
