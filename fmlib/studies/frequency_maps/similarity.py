@@ -22,6 +22,7 @@ cylinder is standardised only: with unit rows, two coordinates would form a circ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,19 @@ def svcca(first: np.ndarray, second: np.ndarray, share: float = 0.99) -> float:
     overlap if n - 1 < k + l, so compare with shuffled pairings.
     """
     _check_pairs(first, second, 2)
-    return float(np.linalg.svd(_directions(first, share).T @ _directions(second, share), compute_uv=False).mean())
+    return svcca_with(second, share)(first)
+
+
+def svcca_with(second: np.ndarray, share: float = 0.99) -> Callable[[np.ndarray], float]:
+    """`svcca` of other sets with one, whose directions are then found only once."""
+    _check_pairs(second, second, 2)
+    theirs = _directions(second, share)
+
+    def measure(first: np.ndarray) -> float:
+        _check_pairs(first, second, 2)
+        return float(np.linalg.svd(_directions(first, share).T @ theirs, compute_uv=False).mean())
+
+    return measure
 
 
 def _directions(vectors: np.ndarray, share: float) -> np.ndarray:

@@ -29,7 +29,7 @@ from fmlib.studies.frequency_maps.similarity import (
     dimension_correlation,
     pairings,
     standardised,
-    svcca,
+    svcca_with,
     unit_rows,
 )
 from fmlib.studies.shared.setup import Setup
@@ -267,15 +267,15 @@ def compare(first: np.ndarray, second: np.ndarray, groups: np.ndarray, *, seed: 
         with the other images of its group (nan if there are none) and with those of other groups.
     """
     measures = {
-        "cosine": lambda ours, theirs: float((ours * theirs).sum(1).mean()),
-        "svcca": svcca,
-        "distance": corrected_distance_correlation,
+        "cosine": lambda ours: float((ours * second).sum(1).mean()),
+        "svcca": svcca_with(second),
+        "distance": lambda ours: corrected_distance_correlation(ours, second),
     }
-    result = {name: np.array(measure(first, second)) for name, measure in measures.items()}
+    result = {name: np.array(measure(first)) for name, measure in measures.items()}
     for way, within in (("all", None), ("class", groups)):
         orders = pairings(len(groups), seed=seed, shuffles=SHUFFLES, groups=within)
         for name, measure in measures.items():
-            result[f"{name}.{way}"] = np.array([measure(first[order], second) for order in orders])
+            result[f"{name}.{way}"] = np.array([measure(first[order]) for order in orders])
         dimension = dimension_correlation(first, second, seed=seed, shuffles=SHUFFLES, groups=within)
         result |= {"dimension": np.array(dimension.value), f"dimension.{way}": dimension.shuffled}
         result[f"p.{way}"] = np.array(dimension.p)
