@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load as load_weights
 from torch import Tensor, nn
 
+from fmlib.core.config import MinimalMaskSpec
 from fmlib.core.data import sample_image
 from fmlib.core.errors import FmlibError
 from fmlib.core.models import Normalized, build
@@ -50,8 +51,8 @@ NAMES = {
     "R": "rotation (R)",
 }
 
-#: Settings of image masks that the page's solver reads.
-LEARNING = ("penalty", "clip", "beta2", "patience", "share_tol", "loss_tol")
+#: Settings of `MinimalMaskSpec` that the page's solver reads.
+LEARNING = ("penalty", "steps", "radius", "clip")
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +138,7 @@ def _dataset(
     pictures: dict[str, tuple[str, Tensor]],
 ) -> dict[str, Any]:
     """One data set of the page. masks: name -> title, full mask (H, W); pictures: name -> title, uint8 (H, W)."""
-    attack, spec = settings.train.attack, settings.image_mask
+    attack, spec = settings.train.attack, MinimalMaskSpec()
     return {
         "name": name,
         "title": title,

@@ -1,68 +1,130 @@
-/** Learning the essential mask of one picture: the objective and the steps of `fmlib.core.masks`. */
+/**
+ * Learning the minimal mask of one picture: sequential linear programming, as in `fmlib.core.minimal_masks`.
+ *
+ * d(M) is the change of the loss under the mask M, and a(M) its L1 share. The solver minimises a subject to d = 0.
+ */
 
 import { eachHalf, filtered, share } from "./spectra.mjs";
 
-/** g(d) = exp(d^2) for |d| up to clip, its tangent beyond; and the derivative. */
+// The constants of fmlib.core.minimal_masks.
+const BISECTIONS = 24; // halvings of the interval in which lpStep looks for its threshold
+const DECAY = 0.02; // share of the radius and of the tolerance of |d| that is left at the last step
+const CONVERGED = 0.01; // tolerance of |d| in the last step
+const MARGIN = 0.01; // by how much the loss aimed at falls per step in which the accepted mask does not keep the label
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** g(d) = exp(d^2) for |d| up to clip, its tangent beyond. */
 export function clippedExpSquare(difference, clip) {
-  const size = Math.abs(difference);
-  const top = Math.exp(Math.min(size, clip) ** 2);
-  const tangent = 2 * Math.min(size, clip) * top;
-  return { value: top + Math.max(size - clip, 0) * tangent, derivative: Math.sign(difference) * tangent };
+  const size = Math.min(Math.abs(difference), clip);
+  return Math.exp(size ** 2) * (1 + 2 * size * (Math.abs(difference) - size));
 }
 
-/** Learns a mask: minimises g(L(f(M(x)), y) - L(f(x), y)) + penalty * mean(M), where y is the network's prediction. */
-export class MaskFit {
-  /**
-   * @param {{penalty: number, clip: number, beta2: number, lr: number, patience: number, share_tol: number,
-   * loss_tol: number}} options as in fmlib.core.config.ImageMaskSpec
-   */
+/**
+ * The step D of least weights . D with gradient . D = -change, |D| <= radius, and mask + D in [0, 1]: a knapsack.
+ *
+ * Every entry starts at its lower bound. What the equality lacks is made up by raising entries to their upper bounds
+ * in descending order of their benefit over their weight, the marginal ones partly; all helpful ones if these do not
+ * suffice.
+ */
+export function lpStep(mask, gradient, change, weights, radius) {
+  const lower = mask.map((value) => Math.max(-value, -radius));
+  const range = mask.map((value, n) => Math.min(1 - value, radius) - lower[n]);
+  const lack = -change - gradient.reduce((sum, slope, n) => sum + slope * lower[n], 0);
+  const benefit = gradient.map((slope) => Math.sign(lack) * slope); // positive where raising the entry helps
+  const ratio = benefit.map((value, n) => value / weights[n]);
+  const amount = benefit.map((value, n) => Math.max(value, 0) * range[n]);
+  const gained = (low, high = Infinity) => {
+    let sum = 0;
+    for (let n = 0; n < amount.length; n++) if (ratio[n] > low && ratio[n] <= high) sum += amount[n];
+    return sum;
+  };
+  let low = 0;
+  let high = ratio.reduce((most, value) => Math.max(most, value), 0);
+  for (let count = 0; count < BISECTIONS; count++) {
+    const middle = (low + high) / 2;
+    if (gained(middle) >= Math.abs(lack)) low = middle;
+    else high = middle;
+  }
+  const missing = Math.abs(lack) - gained(high);
+  const part = clamp(missing / Math.max(gained(low, high), 1e-30), 0, 1);
+  return lower.map((value, n) => value + (ratio[n] > high ? 1 : ratio[n] > low ? part : 0) * range[n]);
+}
+
+/** Learns a mask that keeps the loss of the network's own prediction. */
+export class MinimalMask {
+  /** @param {{penalty: number, steps: number, radius: number, clip: number}} options as in `MinimalMaskSpec` */
   constructor(network, fourier, pixels, options) {
-    Object.assign(this, { network, fourier, options });
+    Object.assign(this, { network, fourier, options, radius: options.radius, margin: 0, steps: 0 });
     const logits = network.logits(pixels);
     this.label = logits.indexOf(Math.max(...logits));
     this.reference = network.lossAndGradient(pixels, this.label).loss;
     this.spectrum = fourier.forward(pixels.map((pixel) => pixel - network.centre));
-    this.half = new Float64Array(fourier.side * (fourier.side / 2 + 1)).fill(1);
-    this.expAvg = new Float64Array(this.half.length); // Adam's running means of the gradient and of its square
-    this.expAvgSq = new Float64Array(this.half.length);
-    this.steps = 0;
-    this.stableSteps = 0; // in a row
-    this.lastInvariance = Infinity; // the last step's invariance cost
-  }
-
-  /** Whether the authors' stop rule is met. */
-  get done() {
-    return this.stableSteps >= this.options.patience;
-  }
-
-  /** One step of Adam, clamped to [0, 1]. Returns the objective and its parts before the step, and the share after. */
-  step() {
-    const { network, fourier, half, options, spectrum } = this;
     const side = fourier.side;
-    const picture = filtered(fourier, spectrum, half, network.centre);
-    const outer = (loss) => clippedExpSquare(loss - this.reference, options.clip);
-    const { loss, logits, gradient } = network.lossAndGradient(picture, this.label, (value) => outer(value).derivative);
-    const invariance = outer(loss).value;
-    const before = share(half, side);
-    const back = fourier.forward(gradient);
+    this.next = new Float64Array(side * (side / 2 + 1)).fill(1);
+    this.weights = new Float64Array(this.next.length);
+    eachHalf(side, (place, row, column, weight) => (this.weights[place] = weight / side ** 2));
+    this.accepted = null; // the iterate from which the next step starts
+    this.best = null; // the iterate of the lowest objective among those that keep the label, or among all
+  }
 
-    this.steps += 1;
-    const [correction1, correction2] = [1 - 0.9 ** this.steps, 1 - options.beta2 ** this.steps];
-    eachHalf(side, (place, row, column, weight) => {
-      const n = row * side + column;
+  get done() {
+    return this.steps >= this.options.steps;
+  }
+
+  /** From 0 in the first step to 1 in the last. */
+  get progress() {
+    return this.steps / Math.max(this.options.steps - 1, 1);
+  }
+
+  /** A mask, its change of the loss with the gradient, its L1 share and objective, and whether it keeps the label. */
+  evaluate(half) {
+    const { network, fourier, spectrum, label, options } = this;
+    const picture = filtered(fourier, spectrum, half, network.centre);
+    const { loss, logits, gradient: inward } = network.lossAndGradient(picture, label);
+    const back = fourier.forward(inward);
+    const gradient = new Float64Array(half.length);
+    eachHalf(fourier.side, (place, row, column) => {
+      const n = row * fourier.side + column;
       const along = spectrum.real[n] * back.real[n] + spectrum.imaginary[n] * back.imaginary[n];
-      const grad = (weight * (along + options.penalty)) / side ** 2;
-      this.expAvg[place] = 0.9 * this.expAvg[place] + 0.1 * grad;
-      this.expAvgSq[place] = options.beta2 * this.expAvgSq[place] + (1 - options.beta2) * grad ** 2;
-      const adamStep = this.expAvg[place] / correction1 / (Math.sqrt(this.expAvgSq[place] / correction2) + 1e-8);
-      half[place] = Math.min(Math.max(half[place] - options.lr * adamStep, 0), 1);
+      gradient[place] = this.weights[place] * along;
     });
-    const kept = logits.indexOf(Math.max(...logits)) === this.label;
-    const after = share(half, side);
-    const shareStable = Math.abs(after - before) <= options.share_tol;
-    const lossStable = Math.abs(invariance - this.lastInvariance) <= options.loss_tol;
-    this.stableSteps = shareStable && lossStable && kept ? this.stableSteps + 1 : 0;
-    this.lastInvariance = invariance;
-    return { objective: invariance + options.penalty * before, invariance, share: after, kept };
+    const change = loss - this.reference;
+    const l1Share = share(half, fourier.side);
+    const objective = clippedExpSquare(change, options.clip) + options.penalty * l1Share;
+    const kept = logits.indexOf(Math.max(...logits)) === label;
+    return { half, change, gradient, share: l1Share, objective, kept };
+  }
+
+  /** Whether the next step starts from `iterate` in place of the accepted one. */
+  accepts(iterate) {
+    const last = this.accepted;
+    if (!last) return true;
+    const tolerance = CONVERGED * DECAY ** (this.progress - 1);
+    const miss = ({ change }) => Math.abs(change + this.margin); // the step aims at d = -margin
+    if (miss(iterate) <= Math.max(miss(last), tolerance)) return true;
+    return iterate.objective < last.objective || (iterate.kept && !last.kept);
+  }
+
+  /** Whether `iterate` is better than the best so far. */
+  improves({ kept, objective }) {
+    const { best } = this;
+    return !best || (kept === best.kept ? objective < best.objective : kept);
+  }
+
+  /** One step: evaluates an iterate, accepts it or not, and proposes the next. Returns the iterate. */
+  step() {
+    const iterate = this.evaluate(this.next);
+    const accepted = this.accepts(iterate);
+    if (accepted) this.accepted = iterate;
+    if (this.improves(iterate)) this.best = iterate;
+    const { half, gradient, change, kept } = this.accepted;
+    const cap = this.options.radius * DECAY ** this.progress;
+    this.radius = Math.min(accepted ? 1.25 * this.radius : this.radius / 2, cap);
+    this.margin = kept ? 0 : this.margin + MARGIN;
+    const move = lpStep(half, gradient, change + this.margin, this.weights, this.radius);
+    this.next = half.map((value, n) => clamp(value + move[n], 0, 1));
+    this.steps += 1;
+    return iterate;
   }
 }

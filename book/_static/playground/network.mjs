@@ -7,10 +7,13 @@
 
 /** 3 x 3 convolution with a border of zeros, from `side * side * inward` to `side * side * outward` values. */
 function correlate(values, weights, side, inward, outward, result) {
-  result.fill(0);
+  // The non-zero values about one place, and where their weights begin; filled up with zeros to a multiple of four, as
+  // four values per pass over the output need fewer loads and stores than one.
+  const factors = new Float64Array(9 * inward + 3);
+  const rows = new Int32Array(9 * inward + 3);
   for (let y = 0; y < side; y++) {
     for (let x = 0; x < side; x++) {
-      const out = result.subarray((y * side + x) * outward, (y * side + x + 1) * outward);
+      let count = 0;
       for (let dy = -1; dy <= 1; dy++) {
         if (y + dy < 0 || y + dy >= side) continue;
         for (let dx = -1; dx <= 1; dx++) {
@@ -20,10 +23,19 @@ function correlate(values, weights, side, inward, outward, result) {
           for (let i = 0; i < inward; i++) {
             const value = values[from + i];
             if (value === 0) continue; // half of what ReLU leaves, most of what flows back through a maximum
-            const row = (tap + i) * outward;
-            for (let o = 0; o < outward; o++) out[o] += value * weights[row + o];
+            factors[count] = value;
+            rows[count++] = (tap + i) * outward;
           }
         }
+      }
+      while (count % 4) factors[count++] = 0;
+      const out = result.subarray((y * side + x) * outward, (y * side + x + 1) * outward);
+      out.fill(0);
+      for (let n = 0; n < count; n += 4) {
+        const [fa, fb, fc, fd] = [factors[n], factors[n + 1], factors[n + 2], factors[n + 3]];
+        const [a, b, c, d] = [rows[n], rows[n + 1], rows[n + 2], rows[n + 3]];
+        for (let o = 0; o < outward; o++)
+          out[o] += fa * weights[a + o] + fb * weights[b + o] + fc * weights[c + o] + fd * weights[d + o];
       }
     }
   }
@@ -169,16 +181,14 @@ export class Network {
   }
 
   /**
-   * The cross-entropy of `label`, and the gradient of `outer(loss)` with respect to the pixels.
-   * @param {(loss: number) => number} outerDerivative derivative of `outer` at the loss; 1 for the loss itself
+   * The cross-entropy of `label`, and its gradient with respect to the pixels.
    * @returns {{loss: number, logits: Float64Array, gradient: Float64Array}}
    */
-  lossAndGradient(pixels, label, outerDerivative = () => 1) {
+  lossAndGradient(pixels, label) {
     const logits = this.logits(pixels);
     const probabilities = softmax(logits);
     const loss = -Math.log(Math.max(probabilities[label], Number.MIN_VALUE));
-    const factor = outerDerivative(loss) / this.spread;
-    const start = probabilities.map((probability, n) => (probability - (n === label)) * factor);
+    const start = probabilities.map((probability, n) => (probability - (n === label)) / this.spread);
     const gradient = this.layers.reduceRight((values, layer) => layer.backward(values), start);
     return { loss, logits, gradient };
   }

@@ -6,7 +6,6 @@ import { decode, encode } from "./link.mjs";
 import { complement, painted, radialEnergy, sector, share } from "./spectra.mjs";
 import { readPicture } from "./upload.mjs";
 
-const MAX_STEPS = 3000;
 const MAX_COMPARED = 4;
 const OWN = "own";
 const element = (name) => document.getElementById(name);
@@ -82,7 +81,7 @@ const filter = latest(async () => {
   element("playground").dataset.answered = Number(element("playground").dataset.answered ?? 0) + 1;
 });
 
-/** Replaces the mask; stops a fit that is under way. */
+/** Replaces the mask; stops learning if it is under way. */
 function setMask(half) {
   stopLearning();
   state.half = Float32Array.from(half);
@@ -172,46 +171,53 @@ function paintByKey(event) {
 
 // ---------------------------------------------------------------------------------------------- learning and attacking
 
-let learning = null; // the fit under way, an object of its own
+let learning = null; // the solution under way, an object of its own
+
+function endLearning() {
+  learning = null;
+  element("learn").textContent = "Learn the mask";
+}
 
 function stopLearning() {
   if (!learning) return;
-  learning = null;
-  element("learn").textContent = "Learn the mask";
+  endLearning();
+  say("Learning is stopped.");
   client.ask("stop");
 }
 
 async function learn() {
   if (learning) return stopLearning();
   const { dataset } = state;
-  const options = { ...dataset.learning, penalty: penalty(), lr: Number(element("rate").value) };
-  const curves = [
-    { values: [], colour: colour(0) },
-    { values: [], colour: colour(1) },
-  ];
-  const fit = (learning = {});
-  const show = ({ half, curve, steps, stepsPerSecond, done, ...rest }) => {
-    if (learning !== fit) return;
-    state.half = half;
-    Object.assign(latestResult, rest);
-    for (const one of curve) {
-      curves[0].values.push(one.share);
-      curves[1].values.push(one.invariance - 1);
+  const { steps } = dataset.learning;
+  const curves = [0, 1].map((n) => ({ values: [], colour: colour(n) }));
+  const solution = (learning = {});
+  const describe = ({ share, change, kept }) =>
+    `L1 share ${(100 * share).toFixed(2)}%, absolute change in loss ${Math.abs(change).toFixed(4)}, ` +
+    `prediction ${kept ? "kept" : "changed"}.`;
+  const show = (found) => {
+    if (learning !== solution) return;
+    state.half = Float32Array.from(found.half);
+    Object.assign(latestResult, { filtered: found.filtered, masked: found.masked });
+    for (const { share, change } of found.curve) {
+      curves[0].values.push(share);
+      curves[1].values.push(Math.abs(change));
     }
     drawCurves(element("curve"), curves, 1);
     drawPicture(element("filtered"), latestResult.filtered, dataset.size);
     drawMask();
     drawAnswers();
-    const last = curve.at(-1);
-    if (!last) return;
-    const progress = `${done ? "Done at step" : "Step"} ${steps}, ${stepsPerSecond.toFixed(0)} per second`;
-    say(`${progress}: ${percent(last.share)}% kept, objective ${last.objective.toFixed(4)}.`);
+    element("learning-progress").value = found.steps / steps;
+    element("learning-says").textContent = `Step ${found.steps} of ${steps}: ${describe(found)}`;
   };
   element("learn").textContent = "Stop learning";
-  const name = dataset.name;
-  const regime = element("network").value;
-  show(await client.ask("learn", { name, regime, pixels: shown(), options, maxSteps: MAX_STEPS }, show));
-  if (learning === fit) stopLearning();
+  // The status is read out by screen readers: it has the start and the end only.
+  say(`Learning a mask in ${steps} steps.`);
+  const request = { name: dataset.name, regime: element("network").value, pixels: shown(), options: dataset.learning };
+  const found = await client.ask("learn", request, show);
+  if (learning !== solution) return;
+  show(found);
+  endLearning();
+  say(`Done after ${steps} steps: ${describe(found)}`);
 }
 
 async function attack() {
@@ -241,12 +247,10 @@ async function undo() {
 
 // ---------------------------------------------------------------------------------------------- controls
 
-const penalty = () => 10 ** Number(element("penalty").value);
 const band = () =>
   Object.fromEntries(["inner", "outer", "direction", "width"].map((name) => [name, Number(element(name).value)]));
 
 function sayNumbers() {
-  element("penalty-says").textContent = penalty().toFixed(3);
   element("epsilon-says").textContent = `${Number(element("epsilon").value).toFixed(4)} of the gray scale`;
   const { inner, outer, direction, width } = band();
   element("band").textContent =
@@ -315,7 +319,7 @@ function listen() {
   });
   for (const name of Object.keys(band()))
     element(name).addEventListener("input", () => (sayNumbers(), setMask(sector(state.dataset.size, band()))));
-  for (const name of ["penalty", "epsilon"]) element(name).addEventListener("input", sayNumbers);
+  element("epsilon").addEventListener("input", sayNumbers);
   element("picture").addEventListener("change", ({ target }) => {
     const [name, picture] = target.value.split(" ");
     choose(

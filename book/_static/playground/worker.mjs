@@ -5,15 +5,15 @@
 
 import { projectedGradient } from "./attacks.mjs";
 import { readFile } from "./file.mjs";
-import { MaskFit } from "./masks.mjs";
+import { MinimalMask } from "./masks.mjs";
 import { Network, softmax } from "./network.mjs";
 import { Fourier, filtered } from "./spectra.mjs";
 
-const SHOWN_EVERY = 100; // milliseconds between two updates while a mask is learned
+const SHOWN_EVERY = 5; // steps between two updates while a mask is learned
 
 let datasets;
 const opened = new Map(); // networks and transforms, by data set
-let learning = 0; // number of the fit that may continue
+let learning = 0; // number of the solution that may continue
 
 function dataset(name) {
   if (!opened.has(name)) {
@@ -78,28 +78,23 @@ const HANDLERS = {
     return { attacked, change, amplitude: amplitudes(place.fourier.forward(change)) };
   },
 
-  /** Learn a mask until it is done, stopped or `maxSteps` steps old; `report` gets intermediate masks. */
-  async learn({ name, regime, pixels, options, maxSteps }, report) {
+  /** Learn a mask until it is done or stopped; `report` gets accepted masks, and the result is the best one. */
+  async learn({ name, regime, pixels, options }, report) {
     const place = dataset(name);
-    const fit = new MaskFit(place.networks[regime], place.fourier, pixels, options);
+    const solution = new MinimalMask(place.networks[regime], place.fourier, pixels, options);
     const number = ++learning;
     const curve = [];
-    const begin = performance.now();
-    let shown = begin;
-    const update = () => ({
-      half: Float32Array.from(fit.half),
-      curve: curve.splice(0),
-      steps: fit.steps,
-      stepsPerSecond: fit.steps / ((performance.now() - begin) / 1000),
-      done: fit.done,
-      ...applyMask(place, pixels, fit.half),
-    });
-    while (number === learning && !fit.done && fit.steps < maxSteps) {
-      curve.push(fit.step());
-      if (performance.now() - shown < SHOWN_EVERY) continue;
+    const update = () => {
+      const { half, share, change, kept } = solution.done ? solution.best : solution.accepted;
+      const applied = applyMask(place, pixels, half);
+      return { half, share, change, kept, steps: solution.steps, curve: curve.splice(0), ...applied };
+    };
+    while (number === learning && !solution.done) {
+      const { share, change } = solution.step();
+      curve.push({ share, change });
+      if (solution.done || solution.steps % SHOWN_EVERY) continue;
       report(update());
       await new Promise((resolve) => setTimeout(resolve)); // lets messages in
-      shown = performance.now();
     }
     return update();
   },
