@@ -223,12 +223,12 @@ class MinimalMaskSpec:
     """How minimal masks of images are found (see minimal_masks).
 
     Example:
-        >>> spec = fmlib.MinimalMaskSpec(steps=120, radius=0.3)
+        >>> spec = fmlib.MinimalMaskSpec(steps=120)
     """
 
     penalty: float = 0.07  # lambda: weight of the L1 share in the objective by which iterates are compared
     steps: int = 60  # forward and backward passes per image
-    radius: float = 0.1  # largest change of an entry in the first step; it decreases to 2% of this
+    radius: float = 0.5  # largest change of an entry in the first step; it decreases to 1% of this
     clip: float = 2.0  # |d| beyond which exp(d^2) continues as its tangent
     per_channel: bool = False  # one plane per channel of the image, instead of one for all channels
 

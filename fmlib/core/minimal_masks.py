@@ -1,7 +1,7 @@
-r"""Minimal masks of images by sequential linear programming, with tens of passes instead of a thousand.
+"""Minimal masks of images by sequential linear programming, in tens of passes instead of a thousand.
 
-For a frozen network f, an image x and a label y, let d(M) = L(f(M(x)), y) - L(f(x), y) be the change of the loss under a
-mask M, and a(M) = sum_f w_f M_f its L1 share. The minimal mask solves
+For a frozen network f, an image x and a label y, let d(M) = L(f(M(x)), y) - L(f(x), y) be the change of the loss under
+a mask M, and a(M) = sum_f w_f M_f its L1 share. The minimal mask solves
 
     min a(M)    subject to    d(M) = 0,    0 <= M <= 1.
 
@@ -14,17 +14,18 @@ equality, a continuous knapsack:
     min w . D    subject to    g . D = -d,    max(-M, -eta) <= D <= min(1 - M, eta).
 
 Start from the lower bounds, the smallest mask within reach. The equality is met by raising entries to their upper
-bounds in descending order of benefit over weight, the last one partly. If it cannot be met, all helpful ones are raised.
+bounds in descending order of benefit over weight, the last one partly. If it cannot be met, all helpful ones are
+raised.
 
-**Trust region.** Every image has its own radius eta, at most radius * 0.02^(t / T) in step t of T. An iterate is accepted
-if |d| is at most that of the last accepted one, or a tolerance that falls from 0.5 to 0.01, or if the objective fell; eta
-then grows by a quarter. Otherwise the step starts again from the last accepted mask with half the radius. The test needs
-no further pass, since the next iterate's own is used. The result is the iterate with the lowest objective among those
-that keep the label, or among all if none does. Where the accepted mask loses the label of an image that is classified
-by a hair, the step aims at d = -0.01.
+**Trust region.** Every image has its own radius eta, at most radius * 0.01^(t / T) in step t of T. An iterate is
+accepted if |d| is at most 0.01 or that of the last accepted one, or if the objective fell; eta then grows by a quarter.
+Otherwise the step starts again from the last accepted mask with half the radius. The test needs no further pass, since
+the next iterate's own is used. After a third of the steps, the accepted mask must keep the label if any has. The result
+is the iterate with the lowest objective among those that keep the label, or among all if none does.
 
-**Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and after
-a resume. In float32, rounding may lead to another mask of the same quality; `seed` shows how much masks differ.
+**Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and
+after a resume. In float32, rounding may lead to another mask of the same quality: `Masks.stability` measures how much
+masks differ.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from fmlib.core.spectra import column_weights, filter_spectrum
 
 #: Halvings of the interval in which `lp_step` looks for its threshold: to the precision of float32.
 BISECTIONS = 24
-#: Share of the radius and of the tolerance of |d| that is left at the last step.
-DECAY = 0.02
-#: The tolerance of |d| in the last step, and of a converged mask.
-CONVERGED = 0.01
-#: By how much the loss aimed at falls with every step in which the accepted mask does not keep the label.
-MARGIN = 0.01
+#: Share of the radius that is left at the last step.
+DECAY = 0.01
+#: The |d| that is always accepted, and that a converged mask must not exceed.
+TOLERANCE = 0.01
+#: Share of the steps in which an iterate may lose the label.
+EARLY = 1 / 3
 
 
 def lp_step(mask: Tensor, grad: Tensor, change: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class _Batch:
         self.weights = (columns / (planes * math.prod(self.size))).expand(self.shape).flatten()
         self.bands = None if bands is None else bands.to(images.device).expand(self.shape).flatten()
         if self.bands is not None:
-            self.weights = self.weights.new_zeros(int(bands.max()) + 1).index_add(0, self.bands, self.weights)
+            self.weights = self.weights.new_zeros(int(self.bands.max()) + 1).index_add(0, self.bands, self.weights)
         with torch.no_grad():
             self.reference = cross_entropy(self._logits(images), labels, reduction="none")
 
@@ -127,34 +128,31 @@ class _Batch:
         """The masks of this batch from `start` (F,); the host does not wait for the device."""
         spec, mask = self.spec, start.expand(len(self.labels), -1)
         radius, never = torch.full_like(mask[:, :1], spec.radius), torch.full_like(mask[:, :1], math.inf)
-        accepted = best = {
-            "mask": mask,
-            "change": never,
-            "grad": torch.zeros_like(mask),
-            "objective": never,
-            "kept": torch.zeros_like(never, dtype=torch.bool),
-        }
-        history, margin = [], torch.zeros_like(radius)  # the step aims at d = -margin
+        unset = {"mask": mask, "change": never, "grad": torch.zeros_like(mask), "objective": never}
+        accepted = best = unset | {"kept": torch.zeros_like(never, dtype=torch.bool)}
+        history = []
         for step in range(spec.steps):
-            decay = DECAY ** (step / max(spec.steps - 1, 1))
             change, grad, kept = self.evaluate(mask)
             invariance, share = clipped_exp_square(change, spec.clip), (mask * self.weights).sum(1, keepdim=True)
             objective = invariance + spec.penalty * share
             now = {"mask": mask, "change": change, "grad": grad, "objective": objective, "kept": kept}
             finite = torch.isfinite(objective) & torch.isfinite(grad).all(1, keepdim=True)
-            tolerance = CONVERGED / DECAY * decay
-            close = (change + margin).abs() <= (accepted["change"] + margin).abs().clamp_min(tolerance)
-            passes = finite & (close | (objective < accepted["objective"]) | (kept & ~accepted["kept"]))
-            accepted = _replaced(accepted, now, passes)
             better = (kept & ~best["kept"]) | ((kept == best["kept"]) & (objective < best["objective"]))
             best = _replaced(best, now, finite & better)
+            close = change.abs() <= accepted["change"].abs().clamp_min(TOLERANCE)
+            passes = finite & (close | (objective < accepted["objective"]))
+            if step >= EARLY * spec.steps:  # from here on the label must stay
+                passes = passes & (kept | ~accepted["kept"])
+            accepted = _replaced(accepted, now, passes)
+            if step >= EARLY * spec.steps:
+                accepted = _replaced(accepted, best, best["kept"] & ~accepted["kept"])
             history.append(torch.cat((invariance, share, kept, change.abs() > spec.clip), 1))
-            radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(spec.radius * decay)
-            margin = torch.where(accepted["kept"], 0, margin + MARGIN)
-            taken = lp_step(accepted["mask"], accepted["grad"], accepted["change"] + margin, self.weights, radius)
+            largest = spec.radius * DECAY ** (step / max(spec.steps - 1, 1))
+            radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(largest)
+            taken = lp_step(accepted["mask"], accepted["grad"], accepted["change"], self.weights, radius)
             mask = (accepted["mask"] + taken).clamp(0, 1)
             bar.update()
-        converged = best["kept"] & (best["change"].abs() <= CONVERGED)
+        converged = best["kept"] & (best["change"].abs() <= TOLERANCE)
         found = {"half": self.half(best["mask"]), "converged": converged[:, 0]}
         return found | {"finite": torch.isfinite(best["objective"])[:, 0], "history": torch.stack(history, 1)}
 
@@ -200,8 +198,8 @@ def minimal_masks(
         FmlibError: the inputs do not fit together, or the loss of an image is not finite.
 
     Example:
-        >>> found = fmlib.minimal_masks(network, images[:4], labels[:4], fmlib.MinimalMaskSpec(steps=20), progress=False)
-        >>> found.half.shape
+        >>> spec = fmlib.MinimalMaskSpec(steps=20)
+        >>> fmlib.minimal_masks(network, images[:4], labels[:4], spec, progress=False).half.shape
         torch.Size([4, 16, 9])
     """
     require(len(images) > 0, "there are no images to find a mask of")

@@ -40,9 +40,7 @@ def exceeds(
     return (energies[0] > energies[1]).numpy()
 
 
-def exceedance_in_bands(
-    results: Results, kind: str, binary: bool, bands: str, file: str = "image_masks"
-) -> Measured:
+def exceedance_in_bands(results: Results, kind: str, binary: bool, bands: str, file: str = "image_masks") -> Measured:
     """Percentage of images whose mask of `kind` exceeds M_{N,x} in a band, averaged over a range of BANDS."""
     return average(100 * exceeds(results, kind, binary, file=file)[:, BANDS[bands]].mean(1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fmlib.core.config import ImageMaskSpec
 from fmlib.core.intervals import Measured, average, paired, wilson
 from fmlib.pipeline.formatting import scientific
 from fmlib.pipeline.results import Results
@@ -93,7 +94,9 @@ def near_zero(results: Results) -> dict[str, str]:
         `share`: percentage of a mask's non-zero entries that are near zero, mean over masks; `interval`: its 95%
         interval; `below`: the threshold; `energy`: share of the energy of all masks in these entries.
     """
-    half, threshold = results.arrays("image_masks")["N.x"].astype(float), 2 * profile(results.profile).image_mask.lr
+    spec = profile(results.profile).image_mask
+    assert isinstance(spec, ImageMaskSpec)
+    half, threshold = results.arrays("image_masks")["N.x"].astype(float), 2 * spec.lr
     small = half * (half < threshold)
     share = average((small > 0).sum((1, 2)) / (half > 0).sum((1, 2)))
     return {

@@ -114,9 +114,7 @@ def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Tas
     first, last = _window(setup, chunk)
     described = {"mask": spec_dict(spec), "kind": kind, "images": [first, last]}
     method, steps = (
-        ("minimal", spec.steps)
-        if isinstance(spec, MinimalMaskSpec)
-        else ("image", min(spec.epochs, TYPICAL_STEPS))
+        ("minimal", spec.steps) if isinstance(spec, MinimalMaskSpec) else ("image", min(spec.epochs, TYPICAL_STEPS))
     )
     name = f"{method} masks {kind} ({setup.profile.name}, seed {setup.seed + repetition}, chunk {chunk + 1})"
     cost = float(steps * (last - first))
@@ -153,9 +151,7 @@ def _window(setup: Setup, chunk: int) -> list[int]:
     return [chunk * size, min((chunk + 1) * size, total)]
 
 
-def _evaluate_masks(
-    setup: Setup, model: nn.Module, pixels: Tensor, targets: Tensor, half: Tensor
-) -> dict[str, Tensor]:
+def _evaluate_masks(setup: Setup, model: nn.Module, pixels: Tensor, targets: Tensor, half: Tensor) -> dict[str, Tensor]:
     """Invariance cost, L1 share and objective of learned masks, and whether each mask keeps the prediction: (K,)."""
     spec, centre = setup.profile.image_mask, setup.profile.network.mean
     filtered = apply_mask(pixels, half, centre)

@@ -11,6 +11,7 @@ from fmlib.core.intervals import Measured, average, paired
 from fmlib.core.spectra import correlation, full_plane
 from fmlib.pipeline.results import NotComputed, Results
 
+
 def _full(results: Results, name: str) -> Tensor:
     """Minimal masks of a network from all its starts: (starts, K, H, W)."""
     half = torch.from_numpy(results.arrays("restarts")[name].astype(np.float32))

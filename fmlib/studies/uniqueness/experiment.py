@@ -90,8 +90,8 @@ def removal(setup: Setup) -> Task:
     Arrays (K,) bool, whether N's prediction is kept: `remove.core`; `remove.optional`, as many random frequencies that
     are in some masks only; `remove.matched`, as many random ones at the core's radii; `keep.core`; `keep.own`, the
     first mask's frequencies. `larger` (K,): whether there are at least as many optional frequencies as in the core.
-    For the networks "seed" and "architecture": `<name>.own`, whether they predict N's class from M(x); `<name>.matched`,
-    the same with the mask's values at random frequencies of the same radii; `<name>.x`, unmasked.
+    For the networks "seed" and "architecture": `<name>.own`, whether they predict N's class from M(x);
+    `<name>.matched`, the same with the mask's values at random frequencies of the same radii; `<name>.x`, unmasked.
     """
     centre = setup.profile.network.mean
 
@@ -104,7 +104,9 @@ def removal(setup: Setup) -> Task:
         sets, rng = core_sets(half), generator(setup.seed, "removal", setup.device)
         drawn = _subset(sets["optional"], sets["core"].flatten(1).sum(1), rng)
         removed = {"core": sets["core"], "optional": drawn, "matched": controls.matched_control(sets["core"], rng)}
-        kept = {f"remove.{name}": _kept(networks["N"], pixels, ~chosen, targets, centre) for name, chosen in removed.items()}
+        kept = {
+            f"remove.{name}": _kept(networks["N"], pixels, ~chosen, targets, centre) for name, chosen in removed.items()
+        }
         kept |= {f"keep.{name}": _kept(networks["N"], pixels, sets[name], targets, centre) for name in ("core", "own")}
         kept["larger"] = sets["optional"].flatten(1).sum(1) >= sets["core"].flatten(1).sum(1)
         shuffled = _moved(half[0], controls.matched_control(sets["own"], rng), rng)
