@@ -33,6 +33,7 @@ _MODULES = {
     "ImageMaskSpec": "config",
     "MaskSpec": "config",
     "Masks": "masks",
+    "MinimalMaskSpec": "config",
     "NetworkSpec": "config",
     "Split": "data",
     "SyntheticSpec": "config",
@@ -44,14 +45,13 @@ _MODULES = {
     "correctness": "evaluation",
     "correlation": "spectra",
     "full_plane": "spectra",
-    "half_plane": "spectra",
     "heat_map": "heat_maps",
     "jacobian_spectrum": "jacobian",
     "l1_share": "spectra",
     "learn_masks": "masks",
-    "low_share": "spectra",
     "make_synthetic": "synthetic",
     "matched_control": "controls",
+    "minimal_masks": "minimal_masks",
     "perturb": "attacks",
     "radial_energy": "spectra",
     "top_k": "controls",
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from fmlib.core.config import FrequencyMapSpec as FrequencyMapSpec
     from fmlib.core.config import ImageMaskSpec as ImageMaskSpec
     from fmlib.core.config import MaskSpec as MaskSpec
+    from fmlib.core.config import MinimalMaskSpec as MinimalMaskSpec
     from fmlib.core.config import NetworkSpec as NetworkSpec
     from fmlib.core.config import SyntheticSpec as SyntheticSpec
     from fmlib.core.config import TrainSpec as TrainSpec
@@ -79,15 +80,14 @@ if TYPE_CHECKING:
     from fmlib.core.jacobian import jacobian_spectrum as jacobian_spectrum
     from fmlib.core.masks import Masks as Masks
     from fmlib.core.masks import learn_masks as learn_masks
+    from fmlib.core.minimal_masks import minimal_masks as minimal_masks
     from fmlib.core.models import build as build
     from fmlib.core.spectra import angular_energy as angular_energy
     from fmlib.core.spectra import apply_mask as apply_mask
     from fmlib.core.spectra import complement as complement
     from fmlib.core.spectra import correlation as correlation
     from fmlib.core.spectra import full_plane as full_plane
-    from fmlib.core.spectra import half_plane as half_plane
     from fmlib.core.spectra import l1_share as l1_share
-    from fmlib.core.spectra import low_share as low_share
     from fmlib.core.spectra import radial_energy as radial_energy
     from fmlib.core.synthetic import make_synthetic as make_synthetic
     from fmlib.core.training import train as train

@@ -8,7 +8,7 @@ with cross-entropy L it minimises
 with every entry of M_k clamped to [0, 1]. This is equation 2 of Karantzas et al. (2022), with lambda over the L1 norm
 of the all-ones mask as the penalty, as in the authors' code. Dataset, class and image masks differ only by the index
 that assigns images to masks: one mask for all images, one per class, or one per image. The masks are independent
-problems, solved together.
+problems, solved together. In float32, rounding that depends on the batch may lead to another mask of the same quality.
 
 **Clipping.** exp(d^2) overflows float32 at |d| = 9.4. Long before that, one step with a huge gradient inflates Adam's
 second moment so that the mask stops moving. Beyond |d| = clip, g therefore continues as its tangent. It stays convex
@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from fmlib.core.device import Checkpoint, frozen, full_precision, keep_freed_mem
 from fmlib.core.errors import require
 from fmlib.core.evaluation import check_classifier, evaluate
 from fmlib.core.mask_optimizer import Epoch, Fit, Objective, Problem
-from fmlib.core.spectra import full_plane, l1_share
+from fmlib.core.spectra import correlation, full_plane, l1_share
 
 
 def clipped_exp_square(difference: Tensor, clip: float) -> Tensor:
@@ -101,10 +101,49 @@ class Masks:
     converged: Tensor
     epochs: Tensor
     history: dict[str, Tensor]
+    restart: Callable[[int], Masks] | None = field(default=None, repr=False)  # seed -> the masks of another run
 
     def full(self) -> Tensor:
         """The masks over the full plane, (K, H, W) or (K, C, H, W), with DC at (0, 0)."""
         return full_plane(self.half, self.width)
+
+    def stability(self, repeats: int = 4) -> Stability:
+        """How much the masks differ from those of other runs on the same inputs, with the seeds 0, 1, ...
+
+        Image masks by `learn_masks` draw no random numbers: their runs differ by rounding at most.
+
+        Args:
+            repeats: number of further runs, each as long as the first.
+        """
+        assert self.restart is not None, "these masks were not found by learn_masks or minimal_masks"
+        require(repeats >= 1, f"repeats must be at least 1, not {repeats}")
+        runs = [self.half, *(self.restart(seed).half for seed in range(repeats))]
+        return Stability(torch.stack(runs), self.width)
+
+
+@dataclass
+class Stability:
+    """Masks of the same images from several runs.
+
+    Attributes:
+        half: (runs, K, H, W // 2 + 1), or with channels as `Masks.half`.
+        width: W of the images, pixels.
+    """
+
+    half: Tensor
+    width: int
+
+    @property
+    def correlation(self) -> Tensor:
+        """Mean correlation of each image's masks over all pairs of runs, (K,)."""
+        full = full_plane(self.half, self.width).flatten(2)[..., None, :]  # (runs, K, 1, frequencies)
+        first, second = torch.combinations(torch.arange(len(full), device=full.device)).unbind(1)
+        return correlation(full[first], full[second]).mean(0)
+
+    @property
+    def core(self) -> Tensor:
+        """The frequencies that are in the masks of all runs, bool in the shape of one run's masks."""
+        return (self.half > 0).all(0)
 
 
 def learn_masks(
@@ -162,7 +201,13 @@ def learn_masks(
         goal = objective(spec, images.shape[1:], unmasked)
         problem = Problem(model, images, centre, labels, members, reference, spec, goal, seed)
         fit = _fitted(problem, batch_size, checkpoint, progress)
-    return Masks(fit.half.to(images.device), images.shape[-1], fit.converged, fit.epochs, fit.history())
+    options: dict[str, Any] = {"objective": objective, "centre": centre, "batch_size": batch_size}
+    options["progress"] = progress
+
+    def restart(other: int) -> Masks:
+        return learn_masks(model, images, labels, index, spec, seed=other, **options)
+
+    return Masks(fit.half.to(images.device), images.shape[-1], fit.converged, fit.epochs, fit.history(), restart)
 
 
 def _members(images: Tensor, labels: Tensor, index: Tensor) -> list[Tensor]:

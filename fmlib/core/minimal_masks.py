@@ -31,6 +31,7 @@ masks differ.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -216,22 +217,27 @@ def minimal_masks(
         full_precision(),
         tqdm(total=batches * spec.steps, desc="minimal masks", unit="step", disable=not progress) as bar,
     ):
-        for chosen in torch.arange(done, len(images)).split(batch_size):
-            here = chosen.to(images.device)
-            batch = _Batch(model, images[here], labels[here], spec, centre, bands)
+        for first in range(done, len(images), batch_size):
+            chosen = slice(first, first + batch_size)
+            batch = _Batch(model, images[chosen], labels[chosen], spec, centre, bands)
             parts.append({name: value.cpu() for name, value in batch.solve(_start(batch.weights, seed), bar).items()})
             require(bool(parts[-1]["finite"].all()), "the loss of an image is not finite: inspect the model")
             if checkpoint and checkpoint.due():
                 checkpoint.save({"parts": parts})
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))
-    steps = torch.full((len(images),), spec.steps)
-    return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history)
+    steps = torch.full((len(images),), spec.steps, device="cpu")
+    options: dict[str, Any] = {"centre": centre, "bands": bands, "batch_size": batch_size, "progress": progress}
+
+    def restart(other: int) -> Masks:
+        return minimal_masks(model, images, labels, spec, seed=other, **options)
+
+    return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history, restart)
 
 
 def _start(weights: Tensor, seed: int | None) -> Tensor:
     """The first mask, in the shape of `weights` (F,)."""
     if seed is None:
         return torch.ones_like(weights)
-    drawn = torch.rand(len(weights), generator=generator(seed, "start of a minimal mask"))
+    drawn = torch.rand(len(weights), generator=generator(seed, "start of a minimal mask"), device="cpu")
     return (0.5 + 0.5 * drawn).to(weights)

@@ -46,12 +46,7 @@ def full_plane(half: Tensor, width: int) -> Tensor:
 
 
 def half_plane(full: Tensor) -> Tensor:
-    """The half mask (..., H, W // 2 + 1) that filters real images exactly as `full` (..., H, W) does.
-
-    Example:
-        >>> fmlib.half_plane(torch.rand(16, 16)).shape
-        torch.Size([16, 9])
-    """
+    """The half mask (..., H, W // 2 + 1) that filters real images exactly as `full` (..., H, W) does."""
     reflected = torch.roll(torch.flip(full, (-2, -1)), (1, 1), (-2, -1))  # M(-f)
     return ((full + reflected) / 2)[..., : full.shape[-1] // 2 + 1]
 
@@ -236,12 +231,7 @@ def angular_energy(mask: Tensor, bands: int = 64) -> Tensor:
 
 
 def low_share(mask: Tensor, fraction: float = 1 / 3) -> Tensor:
-    """Share of the energy, the sum of M^2, at radii below `fraction` of the corner radius: (..., H, W) -> (...).
-
-    Example:
-        >>> round(float(fmlib.low_share(torch.ones(16, 16))), 3)
-        0.176
-    """
+    """Share of the energy, the sum of M^2, at radii below `fraction` of the corner radius: (..., H, W) -> (...)."""
     height, width = mask.shape[-2:]
     low = (radius(height, width) < fraction * corner_radius(height, width)).to(mask)
     return (mask**2 * low).sum((-2, -1)) / (mask**2).sum((-2, -1)).clamp_min(1e-30)
