@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline.results import PUBLISHED, Results
@@ -40,11 +42,15 @@ class Visit:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The folder of the pages of the committed book, built as a reader builds them."""
-    place = tmp_path_factory.mktemp("site")
-    build.lay_out(place, Results.open(PUBLISHED / build.SHOWN))
-    build.render(place)
+def site(shared) -> Path:
+    """The folder of the pages of the committed book, built as a reader builds them; once for all test processes."""
+    place = shared / "site"
+    with FileLock(place.with_suffix(".lock")):
+        if not (place / "built").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            build.lay_out(place, Results.open(PUBLISHED / build.SHOWN))
+            build.render(place)
+            (place / "built").touch()
     return place / "_build" / "html"
 
 

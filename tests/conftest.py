@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ pytest_plugins = ["browsing"]
 settings.register_profile("fmlib", deadline=None, max_examples=25)
 settings.load_profile("fmlib")
 torch.set_num_threads(1)
+
+#: Files that take long come first, so that processes which share the tests end at about the same time. The book is
+#: built last, from results that the rehearsal in test_notebook.py has computed by then.
+FIRST = ["test_notebook.py", "test_browser.py", "test_playground.py", "test_pdf.py", "test_scheduler.py"]
+LAST = ["test_build.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files as `FIRST` and `LAST` say."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.name
+        return FIRST.index(name) if name in FIRST else len(FIRST) + (name in LAST)
+
+    items.sort(key=rank)
 
 
 class Interrupted(Exception):
@@ -184,6 +200,13 @@ def random_split():
         return Split(images, torch.arange(count) % classes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all processes of a test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 CPU = torch.device("cpu")
