@@ -151,20 +151,17 @@ def test_steps_of_the_linear_programme_are_those_of_the_library(served):
         np.testing.assert_allclose(here, lp_step(*rows[:3], weights, rows[4]), atol=1e-5)
 
 
-#: Data set, picture's name in it, and regime -> pictures whose masks are compared.
-LEARNED = [("photographs", "china", "N"), ("photographs", "flower", "A"), ("synthetic", "tone-2", "N")]
+#: Pictures whose masks are compared: the page's first; one whose iterates lose the label; a synthetic one.
+LEARNED = [("photographs", 20, "N"), ("photographs", 28, "A"), ("synthetic", 1, "N")]
 
 
-@pytest.mark.parametrize(("dataset", "picture", "regime"), LEARNED)
-def test_masks_are_those_of_the_library(served, dataset, picture, regime):
-    name, file, _ = DATASETS[dataset]
+@pytest.mark.parametrize(("dataset", "number", "regime"), LEARNED)
+def test_masks_are_those_of_the_library(served, dataset, number, regime):
+    name, file, make = DATASETS[dataset]
     found = profile(name)
     model = playground.rounded(playground.network(RESULTS, file.format(regime), found)).double()
-    if dataset == "photographs":
-        pixels = sample_image(picture, found.data.size)
-    else:
-        pixels = torch.from_numpy(RESULTS.arrays("synthetic")["images"])[int(picture[-1]) - 1]
-    image = pixels.double().view(1, 1, found.data.size, found.data.size) / 255
+    pixels = torch.from_numpy(make()[number])
+    image = pixels.double()[None, None] / 255
     label, centre, spec = model(image).argmax(1), found.network.mean, MinimalMaskSpec()
     asked = {"kind": "learn", "name": dataset, "regime": regime, "pixels": pixels.flatten().tolist()}
     options = {name: getattr(spec, name) for name in playground.LEARNING}
@@ -190,8 +187,8 @@ def test_masks_are_those_of_the_library(served, dataset, picture, regime):
     there = quality(learned(spec))
     assert label_kept
     assert there[2]
-    assert excess == pytest.approx(there[0], rel=0.25)
-    assert share == pytest.approx(there[1], rel=0.25)
+    assert 0.5 < excess / there[0] < 2
+    assert 0.5 < share / there[1] < 2
     assert last["share"] == pytest.approx(share, rel=1e-4)
     assert last["kept"]
     np.testing.assert_allclose(last["filtered"], apply_mask(image, half, centre).flatten(), atol=1e-4)

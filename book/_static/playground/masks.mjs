@@ -8,9 +8,9 @@ import { eachHalf, filtered, share } from "./spectra.mjs";
 
 // The constants of fmlib.core.minimal_masks.
 const BISECTIONS = 24; // halvings of the interval in which lpStep looks for its threshold
-const DECAY = 0.02; // share of the radius and of the tolerance of |d| that is left at the last step
-const CONVERGED = 0.01; // tolerance of |d| in the last step
-const MARGIN = 0.01; // by how much the loss aimed at falls per step in which the accepted mask does not keep the label
+const DECAY = 0.01; // share of the radius that is left at the last step
+const TOLERANCE = 0.01; // the |d| that is always accepted
+const EARLY = 1 / 3; // share of the steps in which an iterate may lose the label
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -55,7 +55,7 @@ export function lpStep(mask, gradient, change, weights, radius) {
 export class MinimalMask {
   /** @param {{penalty: number, steps: number, radius: number, clip: number}} options as in `MinimalMaskSpec` */
   constructor(network, fourier, pixels, options) {
-    Object.assign(this, { network, fourier, options, radius: options.radius, margin: 0, steps: 0 });
+    Object.assign(this, { network, fourier, options, radius: options.radius, steps: 0 });
     const logits = network.logits(pixels);
     this.label = logits.indexOf(Math.max(...logits));
     this.reference = network.lossAndGradient(pixels, this.label).loss;
@@ -70,11 +70,6 @@ export class MinimalMask {
 
   get done() {
     return this.steps >= this.options.steps;
-  }
-
-  /** From 0 in the first step to 1 in the last. */
-  get progress() {
-    return this.steps / Math.max(this.options.steps - 1, 1);
   }
 
   /** A mask, its change of the loss with the gradient, its L1 share and objective, and whether it keeps the label. */
@@ -96,33 +91,33 @@ export class MinimalMask {
     return { half, change, gradient, share: l1Share, objective, kept };
   }
 
-  /** Whether the next step starts from `iterate` in place of the accepted one. */
-  accepts(iterate) {
-    const last = this.accepted;
-    if (!last) return true;
-    const tolerance = CONVERGED * DECAY ** (this.progress - 1);
-    const miss = ({ change }) => Math.abs(change + this.margin); // the step aims at d = -margin
-    if (miss(iterate) <= Math.max(miss(last), tolerance)) return true;
-    return iterate.objective < last.objective || (iterate.kept && !last.kept);
-  }
-
   /** Whether `iterate` is better than the best so far. */
   improves({ kept, objective }) {
     const { best } = this;
     return !best || (kept === best.kept ? objective < best.objective : kept);
   }
 
+  /** Whether the next step starts from `iterate` in place of the accepted one, in an early or a late step. */
+  passes({ kept, change, objective }, late) {
+    const last = this.accepted;
+    if (!last) return true;
+    if (late && last.kept && !kept) return false;
+    return Math.abs(change) <= Math.max(Math.abs(last.change), TOLERANCE) || objective < last.objective;
+  }
+
   /** One step: evaluates an iterate, accepts it or not, and proposes the next. Returns the iterate. */
   step() {
+    const { radius, steps } = this.options;
+    const late = this.steps >= EARLY * steps; // from here on the label must stay
     const iterate = this.evaluate(this.next);
-    const accepted = this.accepts(iterate);
-    if (accepted) this.accepted = iterate;
     if (this.improves(iterate)) this.best = iterate;
-    const { half, gradient, change, kept } = this.accepted;
-    const cap = this.options.radius * DECAY ** this.progress;
-    this.radius = Math.min(accepted ? 1.25 * this.radius : this.radius / 2, cap);
-    this.margin = kept ? 0 : this.margin + MARGIN;
-    const move = lpStep(half, gradient, change + this.margin, this.weights, this.radius);
+    const passes = this.passes(iterate, late);
+    if (passes) this.accepted = iterate;
+    if (late && !this.accepted.kept && this.best.kept) this.accepted = this.best;
+    const largest = radius * DECAY ** (this.steps / Math.max(steps - 1, 1));
+    this.radius = Math.min(passes ? 1.25 * this.radius : this.radius / 2, largest);
+    const { half, gradient, change } = this.accepted;
+    const move = lpStep(half, gradient, change, this.weights, this.radius);
     this.next = half.map((value, n) => clamp(value + move[n], 0, 1));
     this.steps += 1;
     return iterate;

@@ -7,35 +7,34 @@
 
 /** 3 x 3 convolution with a border of zeros, from `side * side * inward` to `side * side * outward` values. */
 function correlate(values, weights, side, inward, outward, result) {
-  // The non-zero values about one place, and where their weights begin; filled up with zeros to a multiple of four, as
-  // four values per pass over the output need fewer loads and stores than one.
-  const factors = new Float64Array(9 * inward + 3);
-  const rows = new Int32Array(9 * inward + 3);
+  // The non-zero values of one place, and where their weights begin; filled up with zeros to a multiple of four, as
+  // adding four products at a time to the result takes fewer loads and stores than one.
+  const factors = new Float64Array(inward + 3);
+  const rows = new Int32Array(inward + 3);
+  result.fill(0);
   for (let y = 0; y < side; y++) {
     for (let x = 0; x < side; x++) {
       let count = 0;
-      for (let dy = -1; dy <= 1; dy++) {
-        if (y + dy < 0 || y + dy >= side) continue;
-        for (let dx = -1; dx <= 1; dx++) {
-          if (x + dx < 0 || x + dx >= side) continue;
-          const from = ((y + dy) * side + x + dx) * inward;
-          const tap = (3 * (dy + 1) + dx + 1) * inward;
-          for (let i = 0; i < inward; i++) {
-            const value = values[from + i];
-            if (value === 0) continue; // half of what ReLU leaves, most of what flows back through a maximum
-            factors[count] = value;
-            rows[count++] = (tap + i) * outward;
-          }
-        }
+      for (let i = 0; i < inward; i++) {
+        const value = values[(y * side + x) * inward + i];
+        if (value === 0) continue; // half of what ReLU leaves, most of what flows back through a maximum
+        factors[count] = value;
+        rows[count++] = i * outward;
       }
       while (count % 4) factors[count++] = 0;
-      const out = result.subarray((y * side + x) * outward, (y * side + x + 1) * outward);
-      out.fill(0);
-      for (let n = 0; n < count; n += 4) {
-        const [fa, fb, fc, fd] = [factors[n], factors[n + 1], factors[n + 2], factors[n + 3]];
-        const [a, b, c, d] = [rows[n], rows[n + 1], rows[n + 2], rows[n + 3]];
-        for (let o = 0; o < outward; o++)
-          out[o] += fa * weights[a + o] + fb * weights[b + o] + fc * weights[c + o] + fd * weights[d + o];
+      for (let dy = -1; dy <= 1; dy++) {
+        if (y - dy < 0 || y - dy >= side) continue;
+        for (let dx = -1; dx <= 1; dx++) {
+          if (x - dx < 0 || x - dx >= side) continue;
+          const to = ((y - dy) * side + x - dx) * outward;
+          const tap = (3 * (dy + 1) + dx + 1) * inward * outward;
+          for (let n = 0; n < count; n += 4) {
+            const [fa, fb, fc, fd] = [factors[n], factors[n + 1], factors[n + 2], factors[n + 3]];
+            const [a, b, c, d] = [tap + rows[n], tap + rows[n + 1], tap + rows[n + 2], tap + rows[n + 3]];
+            for (let o = 0; o < outward; o++)
+              result[to + o] += fa * weights[a + o] + fb * weights[b + o] + fc * weights[c + o] + fd * weights[d + o];
+          }
+        }
       }
     }
   }
@@ -100,18 +99,31 @@ function affine({ scale, shift }, side, channels) {
   return {
     side,
     channels,
-    forward: (values) => output.map((_, n) => values[n] * scale[n % channels] + shift[n % channels]),
-    backward: (gradient) => returned.map((_, n) => gradient[n] * scale[n % channels]),
+    forward(values) {
+      for (let n = 0; n < values.length; n++) output[n] = values[n] * scale[n % channels] + shift[n % channels];
+      return output;
+    },
+    backward(gradient) {
+      for (let n = 0; n < gradient.length; n++) returned[n] = gradient[n] * scale[n % channels];
+      return returned;
+    },
   };
 }
 
 function relu(_, side, channels) {
-  let last;
+  const output = new Float64Array(side * side * channels);
+  const returned = new Float64Array(output.length);
   return {
     side,
     channels,
-    forward: (values) => (last = values.map((value) => Math.max(value, 0))),
-    backward: (gradient) => gradient.map((value, n) => (last[n] > 0 ? value : 0)),
+    forward(values) {
+      for (let n = 0; n < values.length; n++) output[n] = values[n] > 0 ? values[n] : 0;
+      return output;
+    },
+    backward(gradient) {
+      for (let n = 0; n < gradient.length; n++) returned[n] = output[n] > 0 ? gradient[n] : 0;
+      return returned;
+    },
   };
 }
 
