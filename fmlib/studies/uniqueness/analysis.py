@@ -88,21 +88,25 @@ def optimality_gap(results: Results, name: str) -> Measured:
     return Measured(float(solver.mean() / subset.mean()), low, high, len(solver))
 
 
-def agreement_table(results: Results) -> pd.DataFrame:
-    """Mean, median and range between quartiles of the agreement of masks of one image."""
-    kinds = {
-        "N, restarts": restart_correlations(results, "N"),
-        "A, restarts": restart_correlations(results, "A"),
-        "N, another seed": network_correlations(results, "seed"),
-        "N, another architecture": network_correlations(results, "architecture"),
+def agreement(results: Results) -> dict[str, np.ndarray]:
+    """Label -> correlation between masks of each image, (K,): between starts, and between networks."""
+    return {
+        "N, between starts": restart_correlations(results, "N"),
+        "A, between starts": restart_correlations(results, "A"),
+        "N and another seed": network_correlations(results, "seed"),
+        "N and another architecture": network_correlations(results, "architecture"),
     }
+
+
+def agreement_table(results: Results) -> pd.DataFrame:
+    """Mean, median and quartiles over images of the `agreement` of masks."""
     rows = {
         label: {
-            "mean": values.mean(),
-            "median": np.median(values),
-            "quartiles": " to ".join(f"{q:.2f}" for q in np.quantile(values, (0.25, 0.75))),
+            "mean": f"{values.mean():.3f}",
+            "median": f"{np.median(values):.3f}",
+            "quartiles": " to ".join(f"{quartile:.3f}" for quartile in np.quantile(values, (0.25, 0.75))),
             "images": len(values),
         }
-        for label, values in kinds.items()
+        for label, values in agreement(results).items()
     }
     return pd.DataFrame(rows).T
