@@ -63,7 +63,7 @@ def test_a_name_defined_twice_is_an_error(monkeypatch):
     monkeypatch.setattr(registry, "STUDIES", ["class_separability", "class_separability"])
     with pytest.raises(FmlibError, match=r"two studies define the claim .*T3.test"):
         registry.all_claims()
-    with pytest.raises(FmlibError, match="two studies define the experiment separability"):
+    with pytest.raises(FmlibError, match="two studies define the experiment minimal-separability, separability"):
         registry.all_experiments()
 
 
