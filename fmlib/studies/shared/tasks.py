@@ -20,7 +20,7 @@ from fmlib.core.masks import Masks, clipped_exp_square, learn_masks
 from fmlib.core.minimal_masks import minimal_masks
 from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.pipeline.experiment import Experiment
-from fmlib.pipeline.store import Artifact, Task
+from fmlib.pipeline.store import Artifact, Store, Task
 from fmlib.studies.shared.setup import Setup
 
 #: Kind of image mask -> the network's regime, and the image: x, or x_A, the training attack on N applied to x.
@@ -240,12 +240,13 @@ def first_images(setup: Setup, dataset: Artifact, count: int) -> Split:
 
 def with_minimal_masks(experiment: Experiment) -> Experiment:
     """The same experiment with minimal masks; it and its files are named so."""
-    return replace(
-        experiment,
-        name=f"minimal-{experiment.name}",
-        about=f"{experiment.about}, with minimal masks",
-        tasks=lambda setup: experiment.tasks(setup.minimal),
-        export=lambda setup, store: {
-            f"minimal_{name}": content for name, content in experiment.export(setup.minimal, store).items()
-        },
-    )
+
+    def tasks(setup: Setup) -> list[Task]:
+        return experiment.tasks(setup.minimal)
+
+    def export(setup: Setup, store: Store) -> dict[str, bytes]:
+        exported = experiment.export(setup.minimal, store)
+        return {f"minimal_{name}": content for name, content in exported.items()}
+
+    name, about = f"minimal-{experiment.name}", f"{experiment.about}, with minimal masks"
+    return replace(experiment, name=name, about=about, tasks=tasks, export=export)

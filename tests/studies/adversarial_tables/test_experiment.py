@@ -69,7 +69,7 @@ def test_attacks_begin_with_the_training_attack(setup):
 
 
 def test_every_attack_is_measured_and_published_as_computed(setup, store, learned):
-    (experiment,) = EXPERIMENTS
+    experiment, _ = EXPERIMENTS
     for task in experiment.tasks(setup):
         store.get(task)
     files = experiment.export(setup, store)
