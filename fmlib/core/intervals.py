@@ -46,6 +46,13 @@ def average(values: np.ndarray) -> Measured:
     return Measured(float(values.mean()), float(values.mean()) - error, float(values.mean()) + error, values.size)
 
 
+def ratio_of_means(first: np.ndarray, second: np.ndarray) -> Measured:
+    """Mean of `first` (N,) over mean of `second` (N,), paired, with the 95% bootstrap percentile interval."""
+    resamples = np.random.default_rng(0).integers(0, len(first), (1000, len(first)))
+    low, high = np.quantile(first[resamples].mean(1) / second[resamples].mean(1), (0.025, 0.975)).tolist()
+    return Measured(float(first.mean() / second.mean()), low, high, len(first))
+
+
 def pooled_range(parts: list[Measured]) -> Measured:
     """Mean over repetitions; the interval is the smallest that contains the interval of every repetition."""
     values = [part.value for part in parts]

@@ -161,9 +161,8 @@ class Fit:
         self.started = 0  # masks that are active or finished: the first ones
         self.log: list[dict[str, Tensor]] = []  # one entry per refill, see `log_epochs`
         self.recent: list[Tensor] = []  # (4, A), the metrics of each epoch since the last refill
-        self.since = torch.empty(
-            0, dtype=torch.long, device="cpu"
-        )  # (A,), completed epochs of the active masks at the last refill
+        #: (A,), completed epochs of the active masks at the last refill.
+        self.since = torch.empty(0, dtype=torch.long, device="cpu")
         self.rates = _rates(problem).to(problem.images.device)
         self.rows = self.init(0)
 

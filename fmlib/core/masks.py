@@ -115,9 +115,13 @@ class Masks:
 
         Args:
             repeats: number of further runs, each as long as the first.
+
+        Raises:
+            FmlibError: the masks do not come from `learn_masks` or `minimal_masks`.
         """
-        assert self.restart is not None, "these masks were not found by learn_masks or minimal_masks"
+        require(self.restart is not None, "only masks as learn_masks and minimal_masks return them can be found again")
         require(repeats >= 1, f"repeats must be at least 1, not {repeats}")
+        assert self.restart is not None
         runs = [self.half, *(self.restart(seed=seed).half for seed in range(repeats))]
         return Stability(torch.stack(runs), self.width)
 

@@ -12,8 +12,9 @@ import fmlib
 #: The modules on the page, below `fmlib`: the library first, then how results are computed, published and shown.
 MODULES = (
     "core.config", "core.errors", "core.device", "core.data", "core.synthetic", "core.models", "core.augment",
-    "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks", "core.minimal_masks", "core.frequency_maps",
-    "core.mask_optimizer", "core.controls", "core.jacobian", "core.heat_maps", "core.intervals",
+    "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks",
+    "core.minimal_masks", "core.frequency_maps", "core.mask_optimizer", "core.controls",
+    "core.jacobian", "core.heat_maps", "core.intervals",
     "pipeline.store", "pipeline.experiment", "pipeline.results", "pipeline.claims",
     "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
     "studies.class_separability.separability", "studies.frequency_maps.similarity",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fmlib.core.intervals import Measured, average, min_max, paired
+from fmlib.core.intervals import Measured, average, min_max, paired, ratio_of_means
 from fmlib.core.spectra import angular_energy, binarize, correlation, full_plane, radial_energy
 from fmlib.pipeline.results import NotComputed, Results
 
@@ -55,15 +55,9 @@ def low_shift(results: Results, file: str = "image_masks") -> Measured:
 
 
 def attack_enrichment(results: Results) -> Measured:
-    """Ratio of the attack's mean energy at the mask's frequencies to that at radially matched frequencies.
-
-    The interval is the 95% bootstrap percentile one over images.
-    """
+    """Ratio of the attack's mean energy at the mask's frequencies to that at radially matched frequencies."""
     arrays = results.arrays("tables")
-    inside, matched = arrays["attack_inside"].astype(float), arrays["attack_matched"].astype(float)
-    resamples = np.random.default_rng(0).integers(0, len(inside), (1000, len(inside)))
-    low, high = np.quantile(inside[resamples].mean(1) / matched[resamples].mean(1), (0.025, 0.975)).tolist()
-    return Measured(float(inside.mean() / matched.mean()), low, high, len(inside))
+    return ratio_of_means(*(arrays[name].astype(float) for name in ("attack_inside", "attack_matched")))
 
 
 def attack_outside(results: Results, file: str = "tables") -> Measured:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from fmlib.core.config import ImageMaskSpec
-from fmlib.core.intervals import Measured, average, paired, wilson
+from fmlib.core.intervals import Measured, average, paired, ratio_of_means, wilson
 from fmlib.pipeline.formatting import scientific
 from fmlib.pipeline.results import Results
 from fmlib.studies.shared.profiles import profile
@@ -46,15 +45,10 @@ def kept(results: Results) -> Measured:
 
 
 def excess_ratio(results: Results, kind: str) -> Measured:
-    """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule.
-
-    The interval is the 95% bootstrap percentile one over images.
-    """
+    """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule."""
     tables = (results.table(name) for name in ("minimal_image_masks", "image_masks"))
     minimal, authors = (table[table["kind"] == kind]["objective"].to_numpy() - 1 for table in tables)
-    resamples = np.random.default_rng(0).integers(0, len(authors), (1000, len(authors)))
-    low, high = np.quantile(minimal[resamples].mean(1) / authors[resamples].mean(1), (0.025, 0.975)).tolist()
-    return Measured(float(minimal.mean() / authors.mean()), low, high, len(authors))
+    return ratio_of_means(minimal, authors)
 
 
 def stability_mean(results: Results, column: str, file: str = "image_stability") -> Measured:

@@ -5,29 +5,48 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from fmlib.core.intervals import Measured, average, paired
-from fmlib.core.spectra import correlation, full_plane
+from fmlib.core.intervals import Measured, average, paired, ratio_of_means
+from fmlib.core.masks import Stability
+from fmlib.core.spectra import l1_share
 from fmlib.pipeline.results import NotComputed, Results
 
+#: Claim about masks by the authors' schedule -> the same claim about minimal masks.
+COUNTERPARTS = {
+    "F5.nonzero_share": "M.nonzero_share",
+    "F5.likeness": "M.similarity",
+    "F6.low_shift": "M.low_shift",
+    "T2.masked_adversarial": "M.masked_adversarial",
+    "T2.complement": "M.complement",
+    "T2.attack_outside": "M.attack_outside",
+    "F7.lowest_bands": "M.lowest_bands",
+    "F7.middle_bands": "M.middle_bands",
+    "T3.train": "M.train",
+    "T3.test": "M.test",
+    "F8.masks": "M.embedding",
+    "S.seed_correlation": "M.seed_correlation",
+    "S.own_image": "M.own_image",
+    "C.own_vs_random": "M.own_vs_random",
+    "C.necessity": "M.necessity",
+    "C.other_network.masked": "M.other_network.masked",
+}
 
-def _full(results: Results, name: str) -> Tensor:
-    """Minimal masks of a network from all its starts: (starts, K, H, W)."""
+
+def _found(results: Results, name: str) -> Stability:
+    """Minimal masks of a network from all its starts."""
     half = torch.from_numpy(results.arrays("restarts")[name].astype(np.float32))
-    return full_plane(half, 2 * (half.shape[-1] - 1))
+    return Stability(half, 2 * (half.shape[-1] - 1))
 
 
 def restart_correlations(results: Results, name: str) -> np.ndarray:
     """Mean correlation of an image's masks over all pairs of starts: (K,)."""
-    full = _full(results, name)
-    pairs = [(first, second) for first in range(len(full)) for second in range(first)]
-    return torch.stack([correlation(full[first], full[second]) for first, second in pairs]).mean(0).numpy()
+    return _found(results, name).correlation.numpy()
 
 
 def network_correlations(results: Results, name: str) -> np.ndarray:
     """Correlation of N's mask of each image with that of another network of the study, both from M = 1: (K,)."""
-    return correlation(_full(results, "N")[0], _full(results, name)[0]).numpy()
+    ours, theirs = (_found(results, one) for one in ("N", name))
+    return Stability(torch.stack((ours.half[0], theirs.half[0])), ours.width).correlation.numpy()
 
 
 def restart_agreement(results: Results, name: str) -> Measured:
@@ -57,8 +76,9 @@ def below_seeds(results: Results) -> Measured:
 
 def core_shares(results: Results, name: str) -> np.ndarray:
     """For each image, the size of the core relative to the mean size of its masks, in frequencies of the full plane."""
-    support = _full(results, name) > 0
-    return (support.all(0).sum((1, 2)) / support.sum((2, 3)).float().mean(0)).numpy()
+    found = _found(results, name)
+    sizes = l1_share((found.half > 0).float(), found.width).mean(0)
+    return (l1_share(found.core.float(), found.width) / sizes).numpy()
 
 
 def core_share(results: Results, name: str) -> Measured:
@@ -80,12 +100,9 @@ def removal_difference(results: Results, first: str, second: str, larger: bool =
 
 
 def optimality_gap(results: Results, name: str) -> Measured:
-    """The solver's mean excess relative to the mean of the lowest over all subsets, with a bootstrap interval."""
+    """The solver's mean excess relative to the mean of the lowest over all subsets."""
     arrays = results.arrays("optimality")
-    solver, subset = (arrays[f"{name}.{kind}"].astype(float) for kind in ("solver", "subset"))
-    resamples = np.random.default_rng(0).integers(0, len(solver), (1000, len(solver)))
-    low, high = np.quantile(solver[resamples].mean(1) / subset[resamples].mean(1), (0.025, 0.975)).tolist()
-    return Measured(float(solver.mean() / subset.mean()), low, high, len(solver))
+    return ratio_of_means(*(arrays[f"{name}.{kind}"].astype(float) for kind in ("solver", "subset")))
 
 
 def agreement(results: Results) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from fmlib.core.intervals import wilson
 from fmlib.pipeline.plotting import (
     BLUE,
     GRAY,
@@ -17,32 +18,7 @@ from fmlib.pipeline.plotting import (
     VERMILION,
     Picture,
     canvas,
-    centred,
-    label_rows,
-    show,
 )
-
-
-def figure_starts(full: np.ndarray, names: list[str], shown: int = 4) -> Picture:
-    """Masks of one image per row from several starts (columns), and the share of starts in which a frequency occurs.
-
-    Args:
-        full: (starts, K, H, W), DC at (0, 0).
-        names: of the K images' rows.
-        shown: number of starts that are drawn.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.45 * len(names) + 0.4), len(names), shown + 1)
-        for row, masks in zip(grid, full.swapaxes(0, 1), strict=False):
-            for one, mask in zip(row[:shown], masks, strict=False):
-                show(one, centred(mask), "", vmin=0, vmax=1, cmap="viridis")
-            counts = show(row[shown], centred((masks > 0).mean(0)), "", vmin=0, vmax=1, cmap="magma")
-        for number, one in enumerate(grid[0, :shown]):
-            one.set_title("start at 1" if number == 0 else f"random start {number}")
-        grid[0, shown].set_title("share of starts")
-        label_rows(grid[:, 0], names)
-        figure.colorbar(counts, ax=grid, ticks=(0, 0.5, 1), pad=0.01, shrink=0.5)
-    return figure
 
 
 def figure_restarts(correlations: Mapping[str, np.ndarray]) -> Picture:
@@ -75,8 +51,6 @@ def figure_rates(rates: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
     Args:
         rates: group -> label of a bar -> (K,) bool.
     """
-    from fmlib.core.intervals import wilson
-
     colours = (BLUE, ORANGE, GRAY, GREEN)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 2.6), 1, len(rates), sharey=True, squeeze=False)
@@ -102,9 +76,7 @@ def figure_optimality(gaps: Mapping[str, np.ndarray]) -> Picture:
         for name, label, colour in (("N", "standard (N)", BLUE), ("A", "adversarially trained (A)", VERMILION)):
             style = {"ms": 4, "color": colour, "label": label, "alpha": 0.7}
             axes.plot(gaps[f"{name}.subset"], gaps[f"{name}.solver"], "o", **style)
-        low, high = axes.get_xlim()
-        low = min(values.min() for kind, values in gaps.items() if "evaluated" not in kind)
-        axes.plot([low, high], [low, high], color=GRAY, lw=1)
+        axes.axline((1e-4, 1e-4), (1e-3, 1e-3), color=GRAY, lw=1)
         axes.set(xscale="log", yscale="log", xlabel="lowest excess of all subsets", ylabel="excess of the solver")
         axes.legend(frameon=False)
     return figure
