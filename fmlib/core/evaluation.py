@@ -15,8 +15,12 @@ from fmlib.core.device import frozen, mixed_precision
 from fmlib.core.errors import FmlibError, require
 
 
-def check_classifier(model: nn.Module, images: Tensor, classes: int) -> None:
-    """Raise `FmlibError` unless `model` maps finite images (B, C, H, W) to at least `classes` finite logits."""
+def check_classifier(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Raise `FmlibError` unless `model` maps finite images (B, C, H, W) to finite logits of all labels (N,)."""
+    whole = labels.ndim == 1 and labels.dtype == torch.int64
+    require(whole, f"labels must be int64 of shape (N,), not {labels.dtype} of shape {tuple(labels.shape)}")
+    require(bool((labels >= 0).all()), f"labels must be class numbers from 0, not {int(labels.min())}")
+    classes = int(labels.max()) + 1
     require(images.ndim == 4, f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
     require(bool(torch.isfinite(images).all()), "the images have NaN or infinite pixels: repair or remove them")
     with frozen(model), torch.no_grad():

@@ -198,7 +198,7 @@ def learn_masks(
         torch.Size([4, 16, 9])
     """
     members = _members(images, labels, index)
-    check_classifier(model, images, int(labels.max()) + 1)
+    check_classifier(model, images, labels)
     require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
     with frozen(model), full_precision() if spec.loss_tol < math.inf else nullcontext():
         reference, correct = evaluate(model, zip(images.split(256), labels.split(256), strict=True))

@@ -216,7 +216,15 @@ def minimal_masks(
     require(len(images) > 0, "there are no images to find a mask of")
     require(len(images) == len(labels), "images and labels must have the same length")
     require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-    check_classifier(model, images, int(labels.max()) + 1)
+    if bands is not None:
+        shape = (images.shape[-2], images.shape[-1] // 2 + 1)
+        require(
+            bands.shape == shape
+            and bands.dtype == torch.int64
+            and bands.unique().tolist() == list(range(bands.max() + 1)),
+            f"bands must be int64 of shape {shape}, numbered from 0 without gaps",
+        )
+    check_classifier(model, images, labels)
     keep_freed_memory()
     with frozen(model), full_precision():
         parts = _parts(model, images, labels, spec, seed, centre, bands, batch_size, checkpoint, progress)

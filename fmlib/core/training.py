@@ -152,7 +152,7 @@ def train(
     require(spec.regime in REGIMES, f"unknown regime {spec.regime!r}: choose one of {', '.join(REGIMES)}")
     known, statistic = ", ".join(PENALTIES), getattr(spec, "statistic", None)
     require(statistic in (None, *PENALTIES), f"unknown statistic {statistic!r}: choose one of {known}")
-    check_classifier(model, data.pixels(slice(2)), int(data.labels.max()) + 1)
+    check_classifier(model, data.pixels(slice(2)), data.labels)
     batches = max(len(data) // spec.batch, 1)
     total = spec.epochs * batches
     state = State(model, spec, total)

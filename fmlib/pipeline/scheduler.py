@@ -167,13 +167,14 @@ def _work(
     BFLOAT16.update(reduced_precision)
     store = Store(root, device)
     tasks = missing(plan(), store)
-    while True:
-        key = connection.recv()
-        try:
-            store.get(tasks[key])
-            connection.send(None)
-        except FmlibError as error:
-            connection.send(error)
+    with suppress(EOFError):  # the parent is gone
+        while True:
+            key = connection.recv()
+            try:
+                store.get(tasks[key])
+                connection.send(None)
+            except FmlibError as error:
+                connection.send(error)
 
 
 def _end_with_parent() -> None:

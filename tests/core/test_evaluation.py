@@ -25,6 +25,7 @@ class Returns(nn.Module):
         return self.function(images.flatten(1))
 
 
+LABELS = torch.arange(5)
 IMAGES = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -32,12 +33,12 @@ def test_a_good_classifier_passes_and_is_left_as_it_was(snapshot):
     model = build(NetworkSpec("tiny_vgg"), seed=0).train()
     model.network[2].eval()
     before = snapshot(model)
-    check_classifier(model, torch.rand(4, 1, 16, 16), 5)
+    check_classifier(model, torch.rand(4, 1, 16, 16), LABELS)
     assert snapshot(model) == before
 
 
 def test_more_logits_than_classes_are_fine():
-    check_classifier(Returns(lambda x: x), IMAGES, 5)
+    check_classifier(Returns(lambda x: x), IMAGES, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,12 @@ def test_more_logits_than_classes_are_fine():
 )
 def test_outputs_that_are_not_logits_are_refused(output, message):
     with pytest.raises(FmlibError, match=message):
-        check_classifier(Returns(output), IMAGES, 5)
+        check_classifier(Returns(output), IMAGES, LABELS)
 
 
 def test_too_few_logits_are_counted():
     with pytest.raises(FmlibError, match="need 5 classes but the model has 4 logits"):
-        check_classifier(Returns(lambda x: x[:, :4]), IMAGES, 5)
+        check_classifier(Returns(lambda x: x[:, :4]), IMAGES, LABELS)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -68,25 +69,38 @@ def test_non_finite_pixels_are_found_in_any_image(value, where):
     images = IMAGES.clone()
     images[where, 0, 1, 2] = value
     with pytest.raises(FmlibError, match="NaN or infinite pixels"):
-        check_classifier(Returns(lambda x: x), images, 5)
+        check_classifier(Returns(lambda x: x), images, LABELS)
 
 
 def test_wrong_number_of_channels_names_the_shape(snapshot):
     model = build(NetworkSpec("tiny_vgg", channels=3), seed=0)
     before = snapshot(model)
     with pytest.raises(FmlibError, match=r"\(1, 16, 16\)"):
-        check_classifier(model, torch.rand(2, 1, 16, 16), 5)
+        check_classifier(model, torch.rand(2, 1, 16, 16), LABELS)
     assert snapshot(model) == before
 
 
 def test_images_too_small_for_the_network_are_refused():
     with pytest.raises(FmlibError, match=r"\(1, 2, 2\)"):
-        check_classifier(build(NetworkSpec("tiny_vgg"), seed=0), torch.rand(2, 1, 2, 2), 5)
+        check_classifier(build(NetworkSpec("tiny_vgg"), seed=0), torch.rand(2, 1, 2, 2), LABELS)
 
 
 def test_a_single_image_without_batch_is_refused():
     with pytest.raises(FmlibError, match=r"\(B, C, H, W\)"):
-        check_classifier(Returns(lambda x: x), IMAGES[0], 5)
+        check_classifier(Returns(lambda x: x), IMAGES[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, -100]), "class numbers from 0, not -100"),
+        (torch.tensor([0.0, 1.0]), "must be int64 of shape"),
+        (torch.tensor([[0, 1]]), "must be int64 of shape"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(labels, message):
+    with pytest.raises(FmlibError, match=message):
+        check_classifier(Returns(lambda x: x), IMAGES, labels)
 
 
 # ----------------------------------------------------------------------------------------------------- evaluate

@@ -244,12 +244,15 @@ def test_an_image_with_an_infinite_loss_is_refused(waves):
         ({"images": slice(0)}, "there are no images"),
         ({"labels": slice(3)}, "same length"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"bands": torch.zeros(3, 3, dtype=torch.long)}, "bands must be int64 of shape"),
+        ({"bands": torch.zeros(16, 9)}, "bands must be int64 of shape"),
+        ({"bands": 2 * torch.eye(16, 9, dtype=torch.long)}, "numbered from 0 without gaps"),
     ],
 )
 def test_wrong_inputs_are_refused(waves, change, message):
     model, images, labels = waves
     chosen = change.get("images", slice(None))
-    options = {name: value for name, value in change.items() if name == "batch_size"}
+    options = {name: value for name, value in change.items() if name in ("batch_size", "bands")}
     with pytest.raises(FmlibError, match=message):
         find(model, images[chosen], labels[change.get("labels", chosen)], **options)
 
