@@ -16,15 +16,15 @@ BATCH = 256
 
 
 def ring_sectors(height: int, width: int) -> Tensor:
-    """16 bands of the half plane: four rings, an octave wide, times four directions, (H, W // 2 + 1) from 0 to 15.
+    """Bands of the half plane: four rings, an octave wide, times four directions, (H, W // 2 + 1) numbered from 0.
 
-    The rings end at 1/16, 1/8 and 1/4 cycle per pixel; directions are 45 degrees wide, and f and -f share one.
+    There are 16, and fewer below 32 pixels, where the innermost ring lacks directions. The rings end at 1/16, 1/8 and 1/4 cycle per pixel; directions are 45 degrees wide, and f and -f share one.
     """
     columns = width // 2 + 1
     position = radius(height, width)[:, :columns] / min(height, width)
     ring = torch.bucketize(position, torch.tensor([1 / 16, 1 / 8, 1 / 4]), right=True)
     sector = (angle(height, width)[:, :columns] / (torch.pi / 4) + 1e-5).long() % 4
-    return 4 * ring + sector
+    return (4 * ring + sector).unique(return_inverse=True)[1]
 
 
 def excess(

@@ -21,6 +21,11 @@ def test_bands_cover_the_plane_and_join_opposite_frequencies():
         assert bands[row, 0] == bands[-row, 0]
 
 
+@pytest.mark.parametrize(("size", "count"), [(64, 16), (16, 13)])
+def test_bands_are_numbered_without_gaps(size, count):
+    assert ring_sectors(size, size).unique().tolist() == list(range(count))
+
+
 @pytest.mark.parametrize("penalty", [0.07, 1.0])
 def test_enumeration_finds_the_lowest_excess_of_all_subsets(linear, penalty):
     rng = torch.Generator().manual_seed(0)
