@@ -18,7 +18,8 @@ BATCH = 256
 def ring_sectors(height: int, width: int) -> Tensor:
     """Bands of the half plane: four rings, an octave wide, times four directions, (H, W // 2 + 1) numbered from 0.
 
-    There are 16, and fewer below 32 pixels, where the innermost ring lacks directions. The rings end at 1/16, 1/8 and 1/4 cycle per pixel; directions are 45 degrees wide, and f and -f share one.
+    There are 16, and fewer below 32 pixels, where the innermost ring lacks directions. The rings end at 1/16, 1/8 and
+    1/4 cycle per pixel; directions are 45 degrees wide, and f and -f share one.
     """
     columns = width // 2 + 1
     position = radius(height, width)[:, :columns] / min(height, width)
