@@ -216,14 +216,7 @@ def minimal_masks(
     require(len(images) > 0, "there are no images to find a mask of")
     require(len(images) == len(labels), "images and labels must have the same length")
     require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-    if bands is not None:
-        shape = (images.shape[-2], images.shape[-1] // 2 + 1)
-        require(
-            bands.shape == shape
-            and bands.dtype == torch.int64
-            and bands.unique().tolist() == list(range(bands.max() + 1)),
-            f"bands must be int64 of shape {shape}, numbered from 0 without gaps",
-        )
+    _check_bands(bands, images)
     check_classifier(model, images, labels)
     keep_freed_memory()
     with frozen(model), full_precision():
@@ -234,6 +227,18 @@ def minimal_masks(
     options: dict[str, Any] = {"centre": centre, "bands": bands, "batch_size": batch_size, "progress": progress}
     restart = partial(minimal_masks, model, images, labels, spec, **options)
     return Masks(joined["half"].to(images.device), images.shape[-1], joined["converged"], steps, history, restart)
+
+
+def _check_bands(bands: Tensor | None, images: Tensor) -> None:
+    """Raise `FmlibError` unless `bands` numbers the half plane of the images from 0 without gaps."""
+    if bands is not None:
+        shape = (images.shape[-2], images.shape[-1] // 2 + 1)
+        require(
+            bands.shape == shape
+            and bands.dtype == torch.int64
+            and bands.unique().tolist() == list(range(bands.max() + 1)),
+            f"bands must be int64 of shape {shape}, numbered from 0 without gaps",
+        )
 
 
 def _parts(
