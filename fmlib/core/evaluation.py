@@ -12,28 +12,6 @@ from fmlib.core.attacks import perturb
 from fmlib.core.config import AttackSpec
 from fmlib.core.data import Split
 from fmlib.core.device import frozen, mixed_precision
-from fmlib.core.errors import FmlibError, require
-
-
-def check_classifier(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Raise `FmlibError` unless `model` maps finite images (B, C, H, W) to finite logits of all labels (N,)."""
-    whole = labels.ndim == 1 and labels.dtype == torch.int64
-    require(whole, f"labels must be int64 of shape (N,), not {labels.dtype} of shape {tuple(labels.shape)}")
-    require(bool((labels >= 0).all()), f"labels must be class numbers from 0, not {int(labels.min())}")
-    classes = int(labels.max()) + 1
-    require(images.ndim == 4, f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
-    require(bool(torch.isfinite(images).all()), "the images have NaN or infinite pixels: repair or remove them")
-    with frozen(model), torch.no_grad():
-        try:
-            logits = model(images[:2])
-        except RuntimeError as error:
-            raise FmlibError(
-                f"the model cannot take images {tuple(images.shape[1:])}: {str(error).splitlines()[0]}"
-            ) from error
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    require(isinstance(logits, Tensor) and logits.ndim == 2, f"the model must return logits (B, classes), not {shape}")
-    require(logits.shape[1] >= classes, f"the labels need {classes} classes but the model has {logits.shape[1]} logits")
-    require(bool(torch.isfinite(logits).all()), "the model returns NaN or infinite logits: train it again")
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

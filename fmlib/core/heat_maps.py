@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmlib.core.checks import PROBES, check_classifier
 from fmlib.core.data import Split
 from fmlib.core.device import generator
 from fmlib.core.errors import require
@@ -87,6 +88,7 @@ def heat_map(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: in
         >>> fmlib.heat_map(network, data.validation, norm=1.0, seed=0).shape
         torch.Size([16, 9])
     """
+    check_classifier(model, data.pixels(slice(PROBES)), data.labels)
     return errors(model, data, norm, seed=seed, chunk=chunk).float().mean(0)
 
 

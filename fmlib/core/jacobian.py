@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmlib.core.checks import check_classifier
 from fmlib.core.device import frozen
 from fmlib.core.spectra import column_weights, full_plane, low_share, mean_amplitude, radius
 
@@ -53,12 +54,17 @@ def jacobian_spectrum(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
         model: a classifier that returns logits (B, classes). It is left as it was.
         batches: pixels (B, C, H, W) and labels (B,), as `Split.batches` gives them.
 
+    Raises:
+        FmlibError: the model does not fit the images.
+
     Example:
         >>> fmlib.jacobian_spectrum(network, data.validation.batches(8)).amplitude.shape
         torch.Size([16, 9])
     """
     amplitudes, shares, width = [], [], 0
     for images, labels in batches:
+        if not shares:
+            check_classifier(model, images, labels)
         gradients, width = input_gradients(model, images, labels), images.shape[-1]
         amplitudes.append(mean_amplitude(gradients) * len(images))
         shares.append(radial_shares(gradients))

@@ -32,10 +32,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fmlib.core.checks import check_classifier
 from fmlib.core.config import FrequencyMapSpec, MaskSpec
 from fmlib.core.device import Checkpoint, frozen, full_precision, keep_freed_memory
 from fmlib.core.errors import require
-from fmlib.core.evaluation import check_classifier, evaluate
+from fmlib.core.evaluation import evaluate
 from fmlib.core.mask_optimizer import Epoch, Fit, Objective, Problem
 from fmlib.core.spectra import correlation, full_plane, l1_share
 
@@ -200,7 +201,8 @@ def learn_masks(
     members = _members(images, labels, index)
     check_classifier(model, images, labels)
     require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-    with frozen(model), full_precision() if spec.loss_tol < math.inf else nullcontext():
+    precise = full_precision() if spec.loss_tol < math.inf else nullcontext()
+    with frozen(model), torch.enable_grad(), precise:
         reference, correct = evaluate(model, zip(images.split(256), labels.split(256), strict=True))
         unmasked = torch.stack([correct[m].float().mean() for m in members])
         goal = objective(spec, images.shape[1:], unmasked)

@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from fmlib.core.checks import check_classifier
 from fmlib.core.config import MinimalMaskSpec
 from fmlib.core.device import Checkpoint, frozen, full_precision, generator, keep_freed_memory
 from fmlib.core.errors import require
-from fmlib.core.evaluation import check_classifier
 from fmlib.core.masks import Masks, clipped_exp_square
 from fmlib.core.spectra import column_weights, filter_spectrum
 
@@ -213,13 +213,12 @@ def minimal_masks(
         >>> fmlib.minimal_masks(network, images[:4], labels[:4], spec, progress=False).half.shape
         torch.Size([4, 16, 9])
     """
-    require(len(images) > 0, "there are no images to find a mask of")
     require(len(images) == len(labels), "images and labels must have the same length")
     require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
     _check_bands(bands, images)
     check_classifier(model, images, labels)
     keep_freed_memory()
-    with frozen(model), full_precision():
+    with frozen(model), full_precision(), torch.enable_grad():
         parts = _parts(model, images, labels, spec, seed, centre, bands, batch_size, checkpoint, progress)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))

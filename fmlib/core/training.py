@@ -15,11 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from fmlib.core.augment import REGIMES, Batch
+from fmlib.core.checks import PROBES, check_classifier
 from fmlib.core.config import JacobianTrainSpec, TrainSpec
 from fmlib.core.data import Split
 from fmlib.core.device import Checkpoint, generator, global_rng, mixed_precision, one_cycle
 from fmlib.core.errors import FmlibError, require
-from fmlib.core.evaluation import check_classifier, evaluate
+from fmlib.core.evaluation import evaluate
 from fmlib.core.jacobian import PENALTIES
 
 
@@ -152,7 +153,7 @@ def train(
     require(spec.regime in REGIMES, f"unknown regime {spec.regime!r}: choose one of {', '.join(REGIMES)}")
     known, statistic = ", ".join(PENALTIES), getattr(spec, "statistic", None)
     require(statistic in (None, *PENALTIES), f"unknown statistic {statistic!r}: choose one of {known}")
-    check_classifier(model, data.pixels(slice(2)), data.labels)
+    check_classifier(model, data.pixels(slice(PROBES)), data.labels)
     batches = max(len(data) // spec.batch, 1)
     total = spec.epochs * batches
     state = State(model, spec, total)

@@ -472,7 +472,7 @@ def inputs(trained, synthetic):
         ({"labels": torch.tensor([0, 1, 2, 3, 0, 1])}, "need 4 classes but the model has 3"),
         ({"model": torch.nn.Conv2d(1, 3, 3)}, "must return logits"),
         ({"images": torch.zeros(6, 3, 16, 16)}, "cannot take images"),
-        ({"images": torch.zeros(6, 16, 16)}, r"\(B, C, H, W\)"),
+        ({"images": torch.zeros(6, 16, 16)}, r"\(N, C, H, W\)"),
         (
             {"images": torch.zeros(0, 1, 16, 16), "labels": torch.zeros(0).long(), "index": torch.zeros(0).long()},
             "image",
