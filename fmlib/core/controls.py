@@ -47,15 +47,16 @@ def random_control(sets: Tensor, rng: torch.Generator) -> Tensor:
     return _sample(flat, torch.zeros(flat.shape[1], dtype=torch.long, device=sets.device), rng).view_as(sets)
 
 
-def matched_control(sets: Tensor, rng: torch.Generator) -> Tensor:
+def matched_control(sets: Tensor, rng: torch.Generator, width: int | None = None) -> Tensor:
     """Random sets with the same radial distribution: as many entries in each ring of radius r +- 1/2 cycle per image.
 
     Entries that stand for one frequency (the columns of DC and Nyquist) and for two are matched separately, so that
     each ring has as many frequencies of the full plane. The sets differ only in direction and position within the ring.
 
     Args:
-        sets: (B, H, W // 2 + 1) bool, of images with an even width.
+        sets: (B, H, W // 2 + 1) bool.
         rng: a generator on the device of `sets`.
+        width: W of the images (default: the even one).
 
     Returns:
         One random set per given set, (B, H, W // 2 + 1) bool.
@@ -67,7 +68,7 @@ def matched_control(sets: Tensor, rng: torch.Generator) -> Tensor:
         True
     """
     height, columns = sets.shape[-2:]
-    width = 2 * (columns - 1)
+    width = width or 2 * (columns - 1)
     ring = radius(height, width)[:, :columns].round().long().to(sets.device)
     single = (column_weights(width, sets.device) == 1).long()  # (Wh,)
     return _sample(sets.flatten(1), (2 * ring + single).flatten(), rng).view_as(sets)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +17,6 @@ from fmlib.core.data import Split
 from fmlib.core.device import generator
 from fmlib.core.errors import require
 from fmlib.core.evaluation import evaluate
-from fmlib.core.intervals import Measured
-from fmlib.core.spectra import full_plane
 
 
 def basis(frequencies: Tensor, size: tuple[int, int]) -> Tensor:
@@ -40,7 +37,9 @@ def basis(frequencies: Tensor, size: tuple[int, int]) -> Tensor:
     return waves / waves.flatten(1).norm(dim=1)[:, None, None]
 
 
-def errors(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int = 128) -> Tensor:
+def errors(
+    model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int = 128, frequencies: Tensor | None = None
+) -> Tensor:
     """Whether each image is misclassified with noise of each frequency.
 
     An image x becomes x + s * norm * U_ij, clamped to [0, 1], with a random sign s = +-1 per image, channel and
@@ -52,16 +51,19 @@ def errors(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int 
         norm: l2 norm of the noise in each channel, pixel units.
         seed: seed of the signs.
         chunk: largest number of noisy images at a time.
+        frequencies: (K, 2), pairs (i, j) as in `basis`, if only these are wanted (default: the half plane).
 
     Returns:
-        (N, H, W // 2 + 1) bool, on the CPU.
+        (N, H, W // 2 + 1) bool, or (N, K) for chosen frequencies, on the CPU.
 
     Raises:
         FmlibError: `norm` or `chunk` is not positive.
     """
     require(norm > 0 and chunk >= 1, f"norm and chunk must be positive, not {norm} and {chunk}")
     count, channels, height, width = data.images.shape
-    frequencies = torch.cartesian_prod(torch.arange(height), torch.arange(width // 2 + 1))  # (F, 2)
+    shape = (height, width // 2 + 1) if frequencies is None else (len(frequencies),)
+    if frequencies is None:
+        frequencies = torch.cartesian_prod(torch.arange(height), torch.arange(width // 2 + 1))  # (F, 2)
 
     def signs(index: int) -> Tensor:
         """-1 or 1 for frequency `index`, (N, C, 1, 1)."""
@@ -78,7 +80,7 @@ def errors(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int 
                 yield noisy.clamp(0, 1).flatten(0, 1), data.labels[part].repeat(len(indices))
 
     correct = evaluate(model, noisy_batches())[1]  # (F * N,)
-    return ~correct.view(height, width // 2 + 1, count).movedim(-1, 0).cpu()
+    return ~correct.view(*shape, count).movedim(-1, 0).cpu()
 
 
 def heat_map(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: int = 128) -> Tensor:
@@ -90,37 +92,3 @@ def heat_map(model: nn.Module, data: Split, norm: float, *, seed: int, chunk: in
     """
     check_classifier(model, data.pixels(slice(PROBES)), data.labels)
     return errors(model, data, norm, seed=seed, chunk=chunk).float().mean(0)
-
-
-def rank_correlation(misclassified: Tensor, half: Tensor, *, seed: int, resamples: int = 1000) -> Measured:
-    """Spearman's correlation of a heat map with a half mask over the full plane, with a bootstrap interval over images.
-
-    The interval holds the 2.5 to 97.5 percentiles of the resamples, widened to contain the value: resampling the images
-    adds noise to the map, which biases every resample towards zero.
-
-    Args:
-        misclassified: (N, H, W // 2 + 1) bool, as `errors` returns.
-        half: (H, W // 2 + 1), of images with an even width.
-        seed: seed of the resamples.
-        resamples: number of bootstrap resamples.
-
-    Returns:
-        The correlation, its 95% interval and N. The correlation of a constant map is 0.
-    """
-    count, width = len(misclassified), 2 * (half.shape[-1] - 1)
-    counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    weights = np.concatenate((np.ones((1, count)), counts)) / count  # the images themselves, then the resamples
-    maps = torch.from_numpy(weights) @ misclassified.flatten(1).double()
-    full = full_plane(maps.view(-1, *half.shape), width).flatten(1).numpy()
-    from scipy.stats import rankdata
-
-    ranks = _standardized(rankdata(full, axis=1))
-    values = ranks @ _standardized(rankdata(full_plane(half, width).numpy().flatten()))
-    low, high = np.percentile(values[1:], (2.5, 97.5))
-    return Measured(float(values[0]), float(min(low, values[0])), float(max(high, values[0])), count)
-
-
-def _standardized(ranks: np.ndarray) -> np.ndarray:
-    """Ranks (..., F) minus their mean, scaled to norm 1; equal ranks give zeros."""
-    centred = ranks - ranks.mean(-1, keepdims=True)
-    return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30)

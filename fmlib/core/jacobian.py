@@ -61,7 +61,9 @@ def jacobian_spectrum(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
         >>> fmlib.jacobian_spectrum(network, data.validation.batches(8)).amplitude.shape
         torch.Size([16, 9])
     """
-    amplitudes, shares, width = [], [], 0
+    amplitudes: list[Tensor] = []
+    shares: list[Tensor] = []
+    width = 0
     for images, labels in batches:
         if not shares:
             check_classifier(model, images, labels)

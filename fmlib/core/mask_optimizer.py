@@ -69,7 +69,7 @@ class Problem:
 
     model: nn.Module  # frozen
     images: Tensor  # (N, C, H, W), pixels in [0, 1]
-    centre: float  # gray level about which the masks filter
+    centre: float | Tensor  # gray level about which the masks filter
     labels: Tensor  # (N,)
     members: list[Tensor]  # per mask, the indices of its images
     reference: Tensor  # (N,), losses of the unmasked images

@@ -161,7 +161,7 @@ def learn_masks(
     *,
     seed: int,
     objective: Callable[[Any, torch.Size, Tensor], Objective] = Invariance,
-    centre: float = 0.0,
+    centre: float | Tensor = 0.0,
     batch_size: int | None = None,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,

@@ -104,7 +104,7 @@ class _Batch:
         images: Tensor,
         labels: Tensor,
         spec: MinimalMaskSpec,
-        centre: float,
+        centre: float | Tensor,
         bands: Tensor | None,
     ) -> None:
         self.model, self.labels, self.spec, self.centre, self.size = model, labels, spec, centre, images.shape[-2:]
@@ -180,7 +180,7 @@ def minimal_masks(
     spec: MinimalMaskSpec,
     *,
     seed: int | None = None,
-    centre: float = 0.0,
+    centre: float | Tensor = 0.0,
     bands: Tensor | None = None,
     batch_size: int = 64,
     checkpoint: Checkpoint | None = None,
@@ -246,7 +246,7 @@ def _parts(
     labels: Tensor,
     spec: MinimalMaskSpec,
     seed: int | None,
-    centre: float,
+    centre: float | Tensor,
     bands: Tensor | None,
     batch_size: int,
     checkpoint: Checkpoint | None,

@@ -51,7 +51,7 @@ def half_plane(full: Tensor) -> Tensor:
     return ((full + reflected) / 2)[..., : full.shape[-1] // 2 + 1]
 
 
-def apply_mask(images: Tensor, half: Tensor, centre: float = 0.0) -> Tensor:
+def apply_mask(images: Tensor, half: Tensor, centre: float | Tensor = 0.0) -> Tensor:
     """Filtered images M(x) = centre + irfft2(M * rfft2(x - centre)), as in section 2.1 of the paper.
 
     The paper filters normalised images. With the mean that a network subtracts as `centre`, an image without DC is
@@ -61,7 +61,7 @@ def apply_mask(images: Tensor, half: Tensor, centre: float = 0.0) -> Tensor:
         images: (B, C, H, W).
         half: one mask for all images (H, W // 2 + 1), one per image (B, H, W // 2 + 1), or one per image and channel
             (B, C, H, W // 2 + 1).
-        centre: gray level about which the filter acts, in pixel units.
+        centre: gray level about which the filter acts, in pixel units; one per channel has the shape (C, 1, 1).
 
     Returns:
         The filtered images, (B, C, H, W).
@@ -137,31 +137,6 @@ def complement(mask: Tensor, threshold: float = 1e-8) -> Tensor:
 def binarize(mask: Tensor, threshold: float = 1e-8) -> Tensor:
     """1 where the mask is at least `threshold`, otherwise 0: 1 minus its `complement`."""
     return 1 - complement(mask, threshold)
-
-
-def pooled(full: Tensor, factor: int) -> Tensor:
-    """The maximum over each block of `factor` x `factor` frequencies, of the plane with DC at its centre.
-
-    The plane is shifted first, as Basile et al. store their maps, so that a block holds neighbouring frequencies. If
-    `factor` divides H / 2 and W / 2, as their 7 divides 112, the unshifted plane has the same blocks in another order.
-
-    Args:
-        full: full masks (..., H, W), DC at (0, 0).
-        factor: side of a block, frequencies; it must divide H and W.
-
-    Returns:
-        Pooled masks (..., H // factor, W // factor), with DC in the middle.
-
-    Raises:
-        FmlibError: `factor` does not divide H and W.
-    """
-    height, width = full.shape[-2:]
-    require(
-        factor >= 1 and height % factor == 0 and width % factor == 0,
-        f"blocks of {factor} do not tile a mask of {height} x {width}: choose a factor that divides both",
-    )
-    centred = torch.fft.fftshift(full, dim=(-2, -1))
-    return centred.unflatten(-2, (-1, factor)).unflatten(-1, (-1, factor)).amax((-3, -1))
 
 
 def radius(height: int, width: int) -> Tensor:

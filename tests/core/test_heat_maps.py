@@ -6,14 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from fmlib.core.config import NetworkSpec
 from fmlib.core.data import Split
 from fmlib.core.errors import FmlibError
-from fmlib.core.heat_maps import basis, errors, heat_map, rank_correlation
+from fmlib.core.heat_maps import basis, errors, heat_map
 from fmlib.core.models import build
-from fmlib.core.spectra import full_plane
 
 SIZE, COLUMNS = 16, 9
 ALL = torch.cartesian_prod(torch.arange(SIZE), torch.arange(COLUMNS))
@@ -108,41 +106,11 @@ def test_a_norm_of_zero_is_refused(trained, synthetic):
         errors(trained, synthetic.validation, 0.0, seed=0)
 
 
-# --------------------------------------------------------------------------------------------- rank correlation
-
-
-def random_errors(seed: int, count: int = 60) -> torch.Tensor:
-    rng = torch.Generator().manual_seed(seed)
-    return torch.rand(count, SIZE, COLUMNS, generator=rng) < torch.rand(SIZE, COLUMNS, generator=rng)
-
-
-def test_correlation_of_a_map_with_itself_is_one_and_with_its_negative_minus_one():
-    found = random_errors(0)
-    same = rank_correlation(found, found.float().mean(0), seed=0)
-    assert same.value == pytest.approx(1)
-    assert same.low <= same.value <= same.high
-    assert rank_correlation(found, -found.float().mean(0), seed=0).value == pytest.approx(-1)
-
-
-def test_value_is_spearmans_over_the_full_plane():
-    found, mask = random_errors(0), random_errors(1).float().mean(0)
-    expected = spearmanr(full_plane(found.double().mean(0), SIZE).flatten(), full_plane(mask, SIZE).flatten())
-    assert rank_correlation(found, mask, seed=0).value == pytest.approx(expected.statistic)
-
-
-def test_interval_follows_the_seed_and_narrows_with_images():
-    few, many = random_errors(0), random_errors(0, 2000)
-    mask = many.float().mean(0)
-    assert rank_correlation(few, mask, seed=0) == rank_correlation(few, mask, seed=0)
-    widths = [interval.high - interval.low for interval in (rank_correlation(e, mask, seed=0) for e in (few, many))]
-    assert 0 < widths[1] < widths[0] / 2
-
-
-def test_an_independent_map_and_mask_have_a_small_correlation():
-    found = rank_correlation(random_errors(0), random_errors(1).float().mean(0), seed=0)
-    assert abs(found.value) < 0.26  # three standard deviations for 130 independent frequencies
-
-
-def test_a_constant_map_has_correlation_zero():
-    found = rank_correlation(torch.zeros(5, SIZE, COLUMNS, dtype=torch.bool), torch.rand(SIZE, COLUMNS), seed=0)
-    assert tuple(found) == (0.0, 0.0, 0.0, 5)
+def test_chosen_frequencies_have_the_errors_of_the_whole_map_up_to_signs(trained, synthetic):
+    data = Split(synthetic.validation.images[:40], synthetic.validation.labels[:40])
+    chosen = torch.tensor([[0, 1], [3, 2], [15, 8]])
+    found = errors(trained, data, 4.0, seed=0, frequencies=chosen)
+    assert found.shape == (40, 3)
+    whole = errors(trained, data, 4.0, seed=0)[:, chosen[:, 0], chosen[:, 1]]
+    assert (found.float().mean(0) - whole.float().mean(0)).abs().max() < 0.4
+    assert torch.equal(found[:, 0], errors(trained, data, 4.0, seed=0, frequencies=chosen[:1])[:, 0])

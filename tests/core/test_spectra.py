@@ -180,39 +180,6 @@ def test_complement_keeps_what_is_below_one_part_in_a_hundred_million():
     assert spectra.complement(mask).tolist() == [1, 1, 0, 0, 0]
 
 
-# -------------------------------------------------------------------------------------------------- pooling
-
-
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), seeds)
-def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows, columns, factor, seed):
-    full = random_plane(seed, 2, 3, rows * factor, columns * factor)
-    found, centred = spectra.pooled(full, factor), torch.fft.fftshift(full, dim=(-2, -1))
-    assert found.shape == (2, 3, rows, columns)
-    for row in range(rows):
-        for column in range(columns):
-            block = centred[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
-            assert torch.equal(found[..., row, column], block.amax((-2, -1)))
-
-
-def test_pooled_planes_have_dc_and_its_neighbours_in_the_middle():
-    """In the unshifted plane the lowest frequencies are in the four corners; in the shifted one they share a block."""
-    full = (spectra.radius(12, 12) <= 1).to(torch.float64)
-    assert spectra.pooled(full, 4).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
-    assert spectra.pooled(full, 1).tolist() == torch.fft.fftshift(full).tolist()
-
-
-def test_at_the_authors_size_the_blocks_equal_those_of_the_unshifted_plane():
-    full = random_plane(0, 224, 224)
-    unshifted = torch.nn.functional.max_pool2d(full[None], 7)[0]
-    assert torch.equal(spectra.pooled(full, 7), torch.fft.fftshift(unshifted))
-
-
-@pytest.mark.parametrize("factor", [0, 3, 16])
-def test_blocks_that_do_not_tile_the_plane_are_refused(factor):
-    with pytest.raises(FmlibError, match=f"blocks of {factor} do not tile a mask of 8 x 8"):
-        spectra.pooled(torch.ones(8, 8), factor)
-
-
 # ---------------------------------------------------------------------------------------------- band energies
 
 

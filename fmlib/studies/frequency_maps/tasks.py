@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fmlib.core.config import spec_dict
 from fmlib.core.data import Split
-from fmlib.core.errors import FmlibError
+from fmlib.core.errors import FmlibError, require
 from fmlib.core.evaluation import attack_all, predictions
 from fmlib.core.frequency_maps import FrequencyMaps
 from fmlib.core.masks import learn_masks
-from fmlib.core.spectra import apply_mask, full_plane, l1_share, pooled
+from fmlib.core.spectra import apply_mask, full_plane, l1_share
 from fmlib.pipeline.store import Artifact, Task
 from fmlib.studies.frequency_maps.similarity import (
     MIN_POINTS,
@@ -224,6 +224,31 @@ def image_transfer(setup: Setup, regime: str) -> Task:
     inputs = (setup.dataset, setup.network(regime), attacked(setup, regime), maps(setup, regime, "essential"))
     name = f"transfer of essential maps of {regime} ({setup.title}, seed {setup.seed})"
     return Task("image_transfer", name, {}, compute, inputs)
+
+
+def pooled(full: Tensor, factor: int) -> Tensor:
+    """The maximum over each block of `factor` x `factor` frequencies, of the plane with DC at its centre.
+
+    The plane is shifted first, as Basile et al. store their maps, so that a block holds neighbouring frequencies. If
+    `factor` divides H / 2 and W / 2, as their 7 divides 112, the unshifted plane has the same blocks in another order.
+
+    Args:
+        full: full masks (..., H, W), DC at (0, 0).
+        factor: side of a block, frequencies; it must divide H and W.
+
+    Returns:
+        Pooled masks (..., H // factor, W // factor), with DC in the middle.
+
+    Raises:
+        FmlibError: `factor` does not divide H and W.
+    """
+    height, width = full.shape[-2:]
+    require(
+        factor >= 1 and height % factor == 0 and width % factor == 0,
+        f"blocks of {factor} do not tile a mask of {height} x {width}: choose a factor that divides both",
+    )
+    centred = torch.fft.fftshift(full, dim=(-2, -1))
+    return centred.unflatten(-2, (-1, factor)).unflatten(-1, (-1, factor)).amax((-3, -1))
 
 
 def prepare_maps(half: Tensor) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import FakeResults
+from scipy.stats import spearmanr
 
 from fmlib.core.spectra import corner_radius, full_plane, radius
 from fmlib.studies.fourier_heat_maps import analysis
@@ -79,3 +81,47 @@ def test_numbers_for_prose_are_percentages(opposite):
     texts = analysis.numbers(opposite)
     assert (texts["images"], texts["clean.N"], texts["low.N"], texts["high.N"]) == ("6", "16.7", "0.0", "100.0")
     assert (texts["low.A"], texts["high.A"]) == ("100.0", "0.0")
+
+
+# --------------------------------------------------------------------------------------------- rank correlation
+
+
+def random_errors(seed: int, count: int = 60) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(count, SIZE, SIZE // 2 + 1, generator=rng) < torch.rand(SIZE, SIZE // 2 + 1, generator=rng)
+
+
+def test_correlation_of_a_map_with_itself_is_one_and_with_its_negative_minus_one():
+    found = random_errors(0)
+    same = analysis.rank_correlation(found, found.float().mean(0), seed=0)
+    assert same.value == pytest.approx(1)
+    assert same.low <= same.value <= same.high
+    assert analysis.rank_correlation(found, -found.float().mean(0), seed=0).value == pytest.approx(-1)
+
+
+def test_value_is_spearmans_over_the_full_plane():
+    found, mask = random_errors(0), random_errors(1).float().mean(0)
+    expected = spearmanr(full_plane(found.double().mean(0), SIZE).flatten(), full_plane(mask, SIZE).flatten())
+    assert analysis.rank_correlation(found, mask, seed=0).value == pytest.approx(expected.statistic)
+
+
+def test_interval_follows_the_seed_and_narrows_with_images():
+    few, many = random_errors(0), random_errors(0, 2000)
+    mask = many.float().mean(0)
+    assert analysis.rank_correlation(few, mask, seed=0) == analysis.rank_correlation(few, mask, seed=0)
+    widths = [
+        interval.high - interval.low for interval in (analysis.rank_correlation(e, mask, seed=0) for e in (few, many))
+    ]
+    assert 0 < widths[1] < widths[0] / 2
+
+
+def test_an_independent_map_and_mask_have_a_small_correlation():
+    found = analysis.rank_correlation(random_errors(0), random_errors(1).float().mean(0), seed=0)
+    assert abs(found.value) < 0.26  # three standard deviations for 130 independent frequencies
+
+
+def test_a_constant_map_has_correlation_zero():
+    found = analysis.rank_correlation(
+        torch.zeros(5, SIZE, SIZE // 2 + 1, dtype=torch.bool), torch.rand(SIZE, SIZE // 2 + 1), seed=0
+    )
+    assert tuple(found) == (0.0, 0.0, 0.0, 5)

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fmlib.core.errors import FmlibError
 from fmlib.core.evaluation import predictions
 from fmlib.core.frequency_maps import FrequencyMaps
 from fmlib.core.masks import learn_masks
-from fmlib.core.spectra import apply_mask, full_plane
+from fmlib.core.spectra import apply_mask, full_plane, radius
 from fmlib.pipeline.store import Artifact
 from fmlib.studies.frequency_maps import tasks
 from fmlib.studies.frequency_maps.similarity import standardised, unit_rows
@@ -235,3 +238,40 @@ def test_sets_without_distinct_maps_have_no_measures(map_setup, map_sets):
     assert len(found["A essential|A FAB|images"]) == 20
     assert "A essential|A FAB|cosine" not in found
     assert "A DeepFool|A FAB|cosine" in found
+
+
+# -------------------------------------------------------------------------------------------------- pooling
+
+
+def random_plane(seed: int, *shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32))
+def test_each_pooled_entry_is_the_largest_of_its_block_of_the_centred_plane(rows, columns, factor, seed):
+    full = random_plane(seed, 2, 3, rows * factor, columns * factor)
+    found, centred = tasks.pooled(full, factor), torch.fft.fftshift(full, dim=(-2, -1))
+    assert found.shape == (2, 3, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            block = centred[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+            assert torch.equal(found[..., row, column], block.amax((-2, -1)))
+
+
+def test_pooled_planes_have_dc_and_its_neighbours_in_the_middle():
+    """In the unshifted plane the lowest frequencies are in the four corners; in the shifted one they share a block."""
+    full = (radius(12, 12) <= 1).to(torch.float64)
+    assert tasks.pooled(full, 4).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert tasks.pooled(full, 1).tolist() == torch.fft.fftshift(full).tolist()
+
+
+def test_at_the_authors_size_the_blocks_equal_those_of_the_unshifted_plane():
+    full = random_plane(0, 224, 224)
+    unshifted = torch.nn.functional.max_pool2d(full[None], 7)[0]
+    assert torch.equal(tasks.pooled(full, 7), torch.fft.fftshift(unshifted))
+
+
+@pytest.mark.parametrize("factor", [0, 3, 16])
+def test_blocks_that_do_not_tile_the_plane_are_refused(factor):
+    with pytest.raises(FmlibError, match=f"blocks of {factor} do not tile a mask of 8 x 8"):
+        tasks.pooled(torch.ones(8, 8), factor)
