@@ -1,0 +1,174 @@
+"""Anybody's model as a classifier of pixels in [0, 1], which is what the library computes with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmlib.core.checks import check_classifier
+from fmlib.core.errors import require
+
+#: Means and standard deviations by which torchvision's and timm's models are normalised, RGB.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Classifier(nn.Module):
+    """A model with its normalisation inside: pixels (B, C, H, W) in [0, 1] -> logits (B, classes).
+
+    It may be given to every function of the library: masks, attacks, heat maps, Jacobian spectra.
+
+    Args:
+        model: a module or a function. It returns logits, or a tuple that starts with them, or a dictionary or an object
+            with `logits`, as HuggingFace's models do. Any floating-point type.
+        mean, std: by which the model's inputs are normalised, in units of pixels in [0, 1]: one number, or one per
+            channel. Without them the model is given the images as they are.
+        value_range: the values of black and white in the images.
+
+    Raises:
+        FmlibError: the model cannot be called, or a value does not make sense.
+
+    Example:
+        >>> classifier = fmlib.Classifier(lambda images: network(images), value_range=(0, 255))
+        >>> classifier(images).shape  # pixels in [0, 1]
+        torch.Size([16, 2])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[Tensor], Any],
+        *,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__()
+        require(callable(model), f"the model must be a module or a function, not {type(model).__name__}")
+        low, high = (float(value) for value in value_range)
+        require(low < high, f"value_range must be (black, white) with black < white, not {value_range}")
+        require((mean is None) == (std is None), "give mean and std together, or neither")
+        self.model = model
+        self.value_range = (low, high)
+        self.mean, self.std = _per_channel("mean", mean), _per_channel("std", std)
+        require(
+            self.mean is None or bool(((self.mean >= 0) & (self.mean <= 1)).all()),
+            f"mean must be in units of pixels in [0, 1], not {mean}: divide it by 255",
+        )
+        require(self.std is None or bool((self.std > 0).all()), f"std must be positive, not {std}")
+
+    @property
+    def centre(self) -> Tensor:
+        """The gray level that the model subtracts, about which masks filter: (C, 1, 1) or (1, 1, 1)."""
+        return torch.zeros(1, 1, 1) if self.mean is None else self.mean
+
+    def pixels(self, images: Tensor, labels: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
+        """Checked pixels in [0, 1] (N, C, H, W) and labels (N,) of images in the declared range.
+
+        Args:
+            images: (N, C, H, W), floats, or integers of type uint8.
+            labels: class numbers (N,), or one for all; by default the model's own predictions.
+
+        Raises:
+            FmlibError: as `check_classifier`, or the values are not in the declared range.
+        """
+        require(isinstance(images, Tensor), f"images must be a torch tensor, not {type(images).__name__}")
+        low, high = self.value_range
+        if images.dtype == torch.uint8:
+            require((low, high) == (0, 255), "images of type uint8 have the value_range (0, 255): declare it")
+            images = images.float()
+        if images.is_floating_point() and images.numel():
+            self._check_range(images)
+            images = ((images.detach().clone() - low) / (high - low)).clamp(0, 1)
+            images = images if images.dtype == torch.float64 else images.float()
+        given = 1 if self.mean is None or images.ndim != 4 else len(self.mean)
+        require(given in (1, *images.shape[1:2]), f"mean has {given} channels but the images are {tuple(images.shape)}")
+        if labels is None:
+            check_classifier(self, images, torch.zeros(max(len(images), 1), dtype=torch.int64, device=images.device))
+            return images, self.predict(images)
+        if isinstance(labels, int) and not isinstance(labels, bool):
+            labels = torch.full((len(images),), labels, device=images.device)
+        require(isinstance(labels, Tensor), f"labels must be a torch tensor or one number, not {type(labels).__name__}")
+        require(
+            labels.shape[:1] == images.shape[:1], f"there are {len(images)} images and labels {tuple(labels.shape)}"
+        )
+        check_classifier(self, images, labels.detach().clone())
+        return images, labels.detach().clone()
+
+    def predict(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
+        """The predicted class of each image: pixels (N, C, H, W) in [0, 1] -> (N,)."""
+        with torch.no_grad():
+            return torch.cat([self(part).argmax(1) for part in pixels.split(batch_size)])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        if self.mean is None:
+            low, high = self.value_range
+            inputs = pixels if (low, high) == (0, 1) else low + (high - low) * pixels
+        else:
+            assert self.std is not None
+            inputs = (pixels - self.mean.to(pixels)) / self.std.to(pixels)
+        kind = self.dtype
+        logits = _logits(self.model(inputs if kind is None else inputs.to(kind)))
+        if isinstance(logits, Tensor) and logits.is_floating_point():
+            return logits.to(pixels.dtype)
+        return logits
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The floating-point type of the model's weights, if it has any."""
+        weights = self.parameters() if isinstance(self.model, nn.Module) else iter(())
+        return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's weights and buffers by name; of nothing for a function."""
+        digest = hashlib.sha256()
+        state = self.model.state_dict() if isinstance(self.model, nn.Module) else {}
+        for name, value in sorted(state.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _check_range(self, images: Tensor) -> None:
+        """Raise `FmlibError` unless finite images lie in the declared range and use more than a 250th of it."""
+        low, high = self.value_range
+        least, most = (float(value) for value in images.detach().aminmax())
+        slack = 1e-3 * (high - low)
+        advice = "declare another value_range, or give pixels and let mean and std normalise them"
+        require(
+            not (least < low - slack or most > high + slack),
+            f"the images have values from {least:.3g} to {most:.3g}, outside the range {low:g} to {high:g}: {advice}",
+        )
+        require(
+            not most - low <= 0.004 * (high - low),
+            f"the images are black: their values in the range {low:g} to {high:g} reach {most:.3g} only. "
+            "Were they divided by 255 twice?",
+        )
+
+
+def _per_channel(name: str, value: float | Sequence[float] | None) -> Tensor | None:
+    """A number or one per channel as (C, 1, 1)."""
+    if value is None:
+        return None
+    try:
+        found = torch.as_tensor(value, dtype=torch.float32).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        require(False, f"{name} must be one number or one per channel, not {value!r} ({error})")
+        raise
+    require(len(found) > 0 and bool(torch.isfinite(found).all()), f"{name} must be finite numbers, not {value!r}")
+    return found[:, None, None]
+
+
+def _logits(output: Any) -> Any:
+    """The logits among a model's outputs; other outputs are returned as they are, for the check to name."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return output

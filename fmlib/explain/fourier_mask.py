@@ -1,0 +1,233 @@
+"""Fourier masks of anybody's model: the few frequencies of an image that preserve the model's loss.
+
+`FourierMask` prepares the model and the images, checks them, and learns the masks with `core`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import cross_entropy
+
+from fmlib.core.config import ImageMaskSpec, MaskSpec, MinimalMaskSpec
+from fmlib.core.device import frozen
+from fmlib.core.errors import FmlibError, require
+from fmlib.core.masks import Masks, learn_masks
+from fmlib.core.minimal_masks import minimal_masks
+from fmlib.core.spectra import apply_mask
+from fmlib.explain.classifier import Classifier
+from fmlib.explain.explanation import Explanation
+
+SOLVERS = ("slp", "adam")
+#: The fewest steps that leave anything but a nearly full mask.
+MIN_STEPS = 10
+#: Bytes that the intermediate results of a batch may take, and its largest number of images.
+MEMORY, LARGEST_BATCH = 2**30, 64
+#: The schedule of a mask that several images share: Adam's largest rate, images per step, and steps.
+SHARED_LR, SHARED_BATCH, SHARED_STEPS = 0.05, 16, 240
+
+
+class Estimate(NamedTuple):
+    """What learning masks is expected to take on this machine."""
+
+    seconds: float
+    memory: float  # of intermediate results, MiB
+    passes: int  # forward and backward passes, of one image each
+
+
+class FourierMask:
+    """Learns which frequencies of images a classifier needs (Karantzas et al., 2022).
+
+    A mask M in [0, 1] on the Fourier plane of an image minimises exp(d^2) + penalty * mean(M), where d is the change of
+    the model's cross-entropy when the image is filtered by M about the mean that the model subtracts.
+
+    Args:
+        model: a module or a function that returns logits, see `Classifier`; or a `Classifier`.
+        mean, std, value_range: how the model's inputs are normalised, see `Classifier`.
+        solver: "slp", minimal masks by sequential convex steps (`minimal_masks`), or "adam", the authors' schedule
+            (`learn_masks`).
+        penalty: weight of the mean of M in the objective.
+        steps: forward and backward passes per image, 60 by default; with "adam" at most that many, 20,000 by default.
+        per_channel: whether each channel has a mask of its own, instead of one for all ("slp" only).
+        batch_size: images that are solved together (default: as many as fit into 1 GiB, at most 64).
+        seed: of a random start ("slp") or of the order of the images (shared masks).
+        max_seconds: bound on the time of a call. The steps are reduced to what this machine does in that time, as
+            measured on a first batch.
+        progress: whether to show a progress bar, in steps.
+
+    Raises:
+        FmlibError: a value does not make sense.
+
+    Example:
+        >>> explain = fmlib.FourierMask(network, mean=0.5, std=0.14, steps=20)
+        >>> explain.attribute(images[:4]).shape
+        torch.Size([4, 1, 16, 16])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[Tensor], Any],
+        *,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        solver: str = "slp",
+        penalty: float = 0.07,
+        steps: int | None = None,
+        per_channel: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        max_seconds: float | None = None,
+        progress: bool = False,
+    ) -> None:
+        require(solver in SOLVERS, f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+        require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+        require(max_seconds is None or max_seconds > 0, f"max_seconds must be positive, not {max_seconds}")
+        require(seed is None or seed >= 0, f"seed must be 0 or more, not {seed}")
+        require(solver == "slp" or not per_channel, 'masks per channel need solver="slp"')
+        given = isinstance(model, Classifier)
+        require(not (given and (mean or std)), "the classifier has a mean and std already")
+        self.classifier: Classifier = (
+            model if isinstance(model, Classifier) else Classifier(model, mean=mean, std=std, value_range=value_range)
+        )
+        if solver == "slp":
+            self.spec: MinimalMaskSpec | ImageMaskSpec = MinimalMaskSpec(
+                penalty=penalty, steps=60 if steps is None else steps, per_channel=per_channel
+            )
+        else:
+            self.spec = ImageMaskSpec(penalty=penalty, epochs=20_000 if steps is None else steps)
+        self.solver, self.batch_size, self.seed = solver, batch_size, seed
+        self.max_seconds, self.progress = max_seconds, progress
+
+    def attribute(self, images: Tensor, target: Tensor | int | None = None) -> Tensor:
+        """Masks in the shape of the images, as attribution libraries expect them.
+
+        Args:
+            images: (N, C, H, W), in the declared range.
+            target: the labels whose loss is kept, (N,) or one for all (default: the model's own predictions).
+
+        Returns:
+            M over the full Fourier plane with DC at (0, 0), in [0, 1]: (N, C, H, W), equal for all channels unless
+            `per_channel`.
+        """
+        full = self.fit(images, target).masks.full()
+        return (full if full.ndim == 4 else full[:, None].expand(-1, images.shape[1], -1, -1)).clone()
+
+    def fit(self, images: Tensor, target: Tensor | int | None = None, *, shared: str = "none") -> Explanation:
+        """Learn masks, and apply them.
+
+        Args:
+            images: (N, C, H, W), in the declared range.
+            target: the labels whose loss is kept, (N,) or one for all (default: the model's own predictions).
+            shared: "none", one mask per image; "class", one per class among the labels; or "all", one for all images.
+
+        Returns:
+            The masks, and what the model does with them applied.
+
+        Raises:
+            FmlibError: the model or the images fail the check (`Classifier.pixels`), or `max_seconds` is too short.
+        """
+        choices = ("none", "class", "all")
+        require(shared in choices, f"unknown value {shared!r} of shared: choose one of {', '.join(choices)}")
+        require(shared == "none" or not getattr(self.spec, "per_channel", False), "shared masks have no channels")
+        pixels, labels = self.classifier.pixels(images, target)
+        index = torch.arange(len(pixels), device=pixels.device)
+        if shared != "none":
+            index = torch.zeros_like(labels) if shared == "all" else labels.unique(return_inverse=True)[1]
+        spec = self._spec(pixels, labels, shared)
+        masks = self._learn(pixels, labels, index, spec)
+        unconverged = int((~masks.converged).sum())
+        if unconverged and shared == "none":
+            warnings.warn(
+                f"{unconverged} of {len(masks.half)} masks did not converge: they lose the label or change the loss. "
+                "Increase steps, or keep to labels that the model predicts",
+                stacklevel=2,
+            )
+        return Explanation.of(self.classifier, pixels, labels, index, masks, spec, self.seed)
+
+    def estimate(self, images: Tensor, target: Tensor | int | None = None) -> Estimate:
+        """What `fit` is expected to take, measured by a few passes of some of the images."""
+        pixels, labels = self.classifier.pixels(images, target)
+        return self._estimate(pixels, labels, self.spec)
+
+    def _learn(
+        self, pixels: Tensor, labels: Tensor, index: Tensor, spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec
+    ) -> Masks:
+        centre = self.classifier.centre.to(pixels)
+        options: dict[str, Any] = {"centre": centre, "progress": self.progress}
+        if isinstance(spec, MinimalMaskSpec):
+            size = self.batch_size or self._batch_size(pixels, labels)
+            return minimal_masks(self.classifier, pixels, labels, spec, seed=self.seed, batch_size=size, **options)
+        options |= {"batch_size": self.batch_size, "seed": self.seed or 0}
+        return learn_masks(self.classifier, pixels, labels, index, spec, **options)
+
+    def _spec(self, pixels: Tensor, labels: Tensor, shared: str) -> MinimalMaskSpec | ImageMaskSpec | MaskSpec:
+        """The spec of this call, with as many steps as fit into `max_seconds`."""
+        spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec = self.spec
+        if shared != "none":
+            largest = len(pixels) if shared == "all" else int(labels.unique(return_counts=True)[1].max())
+            epochs = max(SHARED_STEPS // math.ceil(largest / SHARED_BATCH), 1)
+            spec = MaskSpec(penalty=self.spec.penalty, lr=SHARED_LR, batch=SHARED_BATCH, epochs=epochs)
+        if self.max_seconds is None:
+            return spec
+        needed = self._estimate(pixels, labels, spec)
+        share = self.max_seconds / needed.seconds
+        name = "steps" if isinstance(spec, MinimalMaskSpec) else "epochs"
+        wanted = getattr(spec, name)
+        possible = min(int(share * wanted), wanted)
+        if possible < min(MIN_STEPS, wanted):
+            raise FmlibError(
+                f"{self.max_seconds:g} s are too short: {wanted} {name} of {len(pixels)} images take about "
+                f"{needed.seconds:.0f} s. Give fewer images or more time"
+            )
+        return replace(spec, **{name: possible})
+
+    def _batch_size(self, pixels: Tensor, labels: Tensor) -> int:
+        """As many images as fit into the memory that a batch may take."""
+        return min(max(int(MEMORY / self._bytes_per_image(pixels, labels)), 1), LARGEST_BATCH)
+
+    def _bytes_per_image(self, pixels: Tensor, labels: Tensor) -> float:
+        """What the gradient of one more image stores, bytes."""
+        one, two = (self._stored(pixels[:1].expand(count, -1, -1, -1), labels[:1].expand(count)) for count in (1, 2))
+        return max(two - one, 1)
+
+    def _stored(self, pixels: Tensor, labels: Tensor) -> int:
+        """Bytes that autograd stores for the loss of filtered images."""
+        storages: dict[int, int] = {}  # address -> bytes; a tensor stored by several operations counts once
+
+        def record(stored: Tensor) -> Tensor:
+            storages[stored.untyped_storage().data_ptr()] = stored.untyped_storage().nbytes()
+            return stored
+
+        with saved_tensors_hooks(record, lambda stored: stored):
+            self._pass(pixels, labels)
+        return sum(storages.values())
+
+    def _pass(self, pixels: Tensor, labels: Tensor) -> None:
+        """One forward and backward pass of the loss under masks of ones."""
+        size = pixels.shape[-2:]
+        with frozen(self.classifier), torch.enable_grad():
+            mask = torch.ones(len(pixels), size[0], size[1] // 2 + 1, dtype=pixels.dtype, device=pixels.device)
+            filtered = apply_mask(pixels, mask.requires_grad_(), self.classifier.centre.to(pixels))
+            losses = cross_entropy(self.classifier(filtered), labels, reduction="sum")
+            (grad,) = torch.autograd.grad(losses, mask)
+            float(grad.sum())  # waits for the device
+
+    def _estimate(self, pixels: Tensor, labels: Tensor, spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec) -> Estimate:
+        size = min(self.batch_size or self._batch_size(pixels, labels), len(pixels))
+        measured = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self._pass(pixels[:size], labels[:size])
+            measured.append(time.perf_counter() - start)
+        passes = len(pixels) * (spec.steps if isinstance(spec, MinimalMaskSpec) else spec.epochs)
+        memory = size * self._bytes_per_image(pixels, labels) / 2**20
+        return Estimate(sorted(measured)[1] / size * passes, memory, passes)

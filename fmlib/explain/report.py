@@ -1,0 +1,371 @@
+"""What a report measures on a model: masks, their controls, Jacobian spectrum, heat map and attack.
+
+Every number has its 95% interval over the images, what it is compared with, and a sentence on how to read it. Labels
+are the model's own predictions, so that shares of predictions kept start at 100%.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmlib import __version__
+from fmlib.core.attacks import perturb
+from fmlib.core.config import AttackSpec
+from fmlib.core.controls import matched_control
+from fmlib.core.data import Split
+from fmlib.core.device import frozen, generator
+from fmlib.core.errors import require
+from fmlib.core.heat_maps import errors
+from fmlib.core.intervals import Measured, average, exact, wilson
+from fmlib.core.jacobian import input_gradients
+from fmlib.core.spectra import apply_mask, corner_radius, full_plane, low_share, radial_energy, radius
+from fmlib.explain.classifier import Classifier
+from fmlib.explain.explanation import Explanation
+from fmlib.explain.fourier_mask import FourierMask
+
+#: Rings and sectors of the curves.
+BANDS = 16
+#: Radii of the heat map as fractions of the Nyquist frequency, directions per radius, and its largest number of images.
+RADII, DIRECTIONS, HEAT_IMAGES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0), 4, 32
+#: Root mean square of the noise of the heat map in each pixel.
+NOISE = 0.07
+#: The attack: two gray levels of 256.
+ATTACK = AttackSpec(epsilon=2 / 255, step=0.5 / 255, steps=10)
+SEED = 0
+
+
+@dataclass
+class Row:
+    """One number of a report."""
+
+    name: str
+    value: Measured
+    unit: str
+    control: Measured | None
+    against: str  # what the control is
+    reading: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "value": self.value._asdict(),
+            "control": self.control._asdict() if self.control else None,
+            "against": self.against,
+            "reading": self.reading,
+        }
+
+
+@dataclass
+class Report:
+    """What `measure` found.
+
+    Attributes:
+        rows: the numbers.
+        curves: name -> (bands,) or (bands, 3): value, low and high.
+        images: masks of each image.
+        dataset: one mask for all images.
+        heat: share of predictions changed by noise of each frequency of `frequencies`, (F,).
+        frequencies: (F, 2), cycles per image.
+        seconds: how long the measurement took.
+    """
+
+    rows: list[Row]
+    curves: dict[str, np.ndarray]
+    images: Explanation
+    dataset: Explanation
+    heat: np.ndarray
+    frequencies: np.ndarray
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the masks."""
+        return {
+            "fmlib": __version__,
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+            "seconds": self.seconds,
+            "about": self.images.about,
+            "n": len(self.images.images),
+            "size": list(self.images.images.shape[-2:]),
+            "rows": [row.as_dict() for row in self.rows],
+            "curves": {name: np.asarray(curve).tolist() for name, curve in self.curves.items()},
+            "heat": [
+                {"frequency": pair.tolist(), "share": float(share)}
+                for pair, share in zip(self.frequencies, self.heat, strict=True)
+            ],
+        }
+
+
+def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = lambda line: None) -> Report:
+    """Measure a model on images.
+
+    Args:
+        door: the model, its solver and its options.
+        images: (N, C, H, W) in the declared range, at least 2.
+        say: called with a line of progress before each part.
+
+    Raises:
+        FmlibError: the model or the images fail the check.
+    """
+    require(len(images) >= 2, f"a report needs at least 2 images for its intervals, not {len(images)}")
+    start = time.perf_counter()
+    classifier = door.classifier
+    pixels, labels = classifier.pixels(images)
+    say(f"masks of {len(pixels)} images")
+    found = door.fit(images, labels)
+    say("one mask for all images")
+    dataset = FourierMask(classifier, penalty=0.2, progress=door.progress).fit(images, labels, shared="all")
+    with frozen(classifier):
+        say("controls")
+        rows = [*_size(found), *_sufficiency(classifier, found), *_shared(classifier, dataset)]
+        curves = _mask_curves(found, dataset)
+        say("Jacobian spectrum")
+        rows += _jacobian(classifier, pixels, labels, curves)
+        say("heat map")
+        frequencies, heat = _heat_map(classifier, pixels, labels, rows, curves)
+        say("attack")
+        rows += _attack(classifier, pixels, labels, curves)
+    return Report(rows, curves, found, dataset, heat, frequencies, time.perf_counter() - start)
+
+
+def _size(found: Explanation) -> list[Row]:
+    """How many frequencies the image masks hold, and how low they are."""
+    height, width = found.images.shape[-2:]
+    full = _one_plane(found.masks.full())
+    low = 100 * low_share(full).cpu().numpy()
+    uniform = float(100 * low_share(torch.ones(height, width)))
+    share = average(100 * found.nonzero_share.cpu().numpy())
+    return [
+        Row(
+            "Frequencies in the image masks",
+            share,
+            "% of all",
+            None,
+            "",
+            "The smaller, the fewer frequencies suffice for the loss of an image. Other small sets may suffice too.",
+        ),
+        Row(
+            "Energy of the image masks below a third of the largest frequency",
+            average(low),
+            "%",
+            exact(uniform, 1),
+            "a mask that keeps all frequencies",
+            "Above the control, the model relies on low frequencies; below it, on high ones.",
+        ),
+    ]
+
+
+def _sufficiency(classifier: Classifier, found: Explanation) -> list[Row]:
+    """Predictions kept by the masks' frequencies alone and without them, against random sets of the same radii."""
+    rng = generator(SEED, "report controls", found.images.device)
+    sets = found.half > 0
+    flat = sets if sets.ndim == 3 else sets.flatten(0, 1)
+    control = matched_control(flat, rng, found.masks.width).view_as(sets)
+
+    def kept(mask: Tensor) -> Measured:
+        filtered = apply_mask(found.images, mask.to(found.images.dtype), found.centre)
+        return wilson((classifier.predict(filtered) == found.labels).cpu().numpy())
+
+    same = "as many random frequencies at the same radii"
+    return [
+        Row(
+            "Predictions kept with the mask applied",
+            wilson(found.kept.cpu().numpy()),
+            "%",
+            kept(control),
+            same,
+            "By construction near 100%: compare with the control, which shows how special these frequencies are.",
+        ),
+        Row(
+            "Predictions kept by the mask's frequencies at full strength",
+            kept(sets),
+            "%",
+            kept(control),
+            same,
+            "What the frequencies do as a set, without their weights.",
+        ),
+        Row(
+            "Predictions kept by the complement",
+            wilson(found.kept_complement.cpu().numpy()),
+            "%",
+            kept(~control),
+            f"{same} removed",
+            "Far below the control, the model needs these frequencies; near it, others can replace them.",
+        ),
+    ]
+
+
+def _shared(classifier: Classifier, dataset: Explanation) -> list[Row]:
+    """Predictions kept by the mask of all images, against its weights shuffled within rings."""
+    shuffled = shuffled_in_rings(dataset.masks.half[0], dataset.masks.width, generator(SEED, "report rings"))
+    filtered = apply_mask(dataset.images, shuffled, dataset.centre)
+    control = wilson((classifier.predict(filtered) == dataset.labels).cpu().numpy())
+    return [
+        Row(
+            "Predictions kept with one mask for all images",
+            wilson(dataset.kept.cpu().numpy()),
+            "%",
+            control,
+            "its weights shuffled within rings of equal radius",
+            f"This mask has the mean {float(dataset.share[0]):.3f}. Near the control, only radius matters and not "
+            "direction.",
+        )
+    ]
+
+
+def shuffled_in_rings(half: Tensor, width: int, rng: torch.Generator) -> Tensor:
+    """A half mask (H, W // 2 + 1) whose entries are shuffled within rings one cycle per image wide."""
+    ring = radius(half.shape[0], width)[:, : half.shape[1]].round().flatten()
+    order = ring.argsort(stable=True)
+    random = (ring + 0.99 * torch.rand(ring.shape, generator=rng)).argsort()
+    shuffled = torch.empty_like(half.flatten())
+    shuffled[order.to(half.device)] = half.flatten()[random.to(half.device)]
+    return shuffled.view_as(half)
+
+
+def _mask_curves(found: Explanation, dataset: Explanation) -> dict[str, np.ndarray]:
+    """Radial and angular energy of the masks, and the amplitude of the images."""
+    spectrum = torch.fft.fft2(found.images - found.centre).abs().mean(1)
+    parts = {
+        "mask radial": _one_plane(found.masks.full()),
+        "dataset radial": dataset.masks.full(),
+        "images radial": spectrum,
+    }
+    curves = {name: _curve(radial_energy(full, BANDS)) for name, full in parts.items()}
+    angular = {
+        "mask angular": found.angular_energy(BANDS),
+        "dataset angular": dataset.angular_energy(BANDS),
+    }
+    return curves | {name: _curve(energy.flatten(0, -2)) for name, energy in angular.items()}
+
+
+def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict[str, np.ndarray]) -> list[Row]:
+    """The spectrum of the input gradients, against that of the images."""
+    gradients = torch.cat(
+        [input_gradients(classifier, *part) for part in zip(pixels.split(16), labels.split(16), strict=True)]
+    )
+    amplitude, natural = (
+        torch.fft.fft2(plane).abs().mean(1) for plane in (gradients, pixels - pixels.mean((2, 3), True))
+    )
+    curves["Jacobian radial"] = _curve(radial_energy(amplitude, BANDS))
+    low, reference = (average(100 * low_share(plane).cpu().numpy()) for plane in (amplitude, natural))
+    return [
+        Row(
+            "Energy of the input gradients below a third of the largest frequency",
+            low,
+            "%",
+            reference,
+            "the same of the images",
+            "Where the loss is most sensitive: gradients concentrate on what changes the loss, not on what images have.",
+        )
+    ]
+
+
+def _heat_map(
+    classifier: Classifier, pixels: Tensor, labels: Tensor, rows: list[Row], curves: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions changed by noise of single frequencies, against white noise; adds to `rows` and `curves`."""
+    height, width = pixels.shape[-2:]
+    count = min(len(pixels), HEAT_IMAGES)
+    angles = torch.arange(DIRECTIONS) * math.pi / DIRECTIONS
+    pairs = [
+        (round(part * height / 2 * math.sin(angle)) % height, round(part * width / 2 * abs(math.cos(angle))))
+        for part in RADII
+        for angle in angles.tolist()
+    ]
+    frequencies = torch.tensor(pairs)
+    norm = NOISE * math.sqrt(height * width)
+    data = _Pixels(pixels[:count], labels[:count])
+    changed = errors(classifier, data, norm, seed=SEED, frequencies=frequencies).float()  # (N, F)
+    rings = changed.view(count, len(RADII), DIRECTIONS).mean(2)  # (N, radii)
+    curves["heat radial"] = _curve(rings)
+    noise = NOISE * torch.randn(data.images.shape, generator=generator(SEED, "white noise")).to(pixels)
+    white = classifier.predict((data.images + noise).clamp(0, 1)) != data.labels
+    worst = int(rings.mean(0).argmax())
+    rows.append(
+        Row(
+            f"Predictions changed by noise of one frequency at {RADII[worst]:g} of the Nyquist frequency (the worst)",
+            average(100 * rings[:, worst].numpy()),
+            "%",
+            wilson(white.cpu().numpy()),
+            "white noise of the same norm",
+            f"Noise of root mean square {NOISE:g} per pixel. The radius was chosen as the worst of {len(RADII)}, which "
+            "favours it over the control.",
+        )
+    )
+    return frequencies.numpy(), changed.mean(0).numpy()
+
+
+class _Pixels(Split):
+    """Images that are floats already."""
+
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at `index`, (B, C, H, W)."""
+        return self.images[index]
+
+
+def _attack(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict[str, np.ndarray]) -> list[Row]:
+    """Predictions kept under PGD, against random signs, and the spectrum of the perturbation."""
+    attacked = torch.cat(
+        [
+            perturb(classifier, *part, ATTACK, seed=SEED, purpose=f"report {number}")
+            for number, part in enumerate(zip(pixels.split(16), labels.split(16), strict=True))
+        ]
+    )
+    rng = generator(SEED, "random signs")
+    signs = (2 * torch.randint(0, 2, pixels.shape, generator=rng) - 1).to(pixels)
+    random = (pixels + ATTACK.epsilon * signs).clamp(0, 1)
+    spectra = [torch.fft.fft2(changed - pixels).abs().mean(1) for changed in (attacked, random)]
+    curves["attack radial"] = _curve(radial_energy(spectra[0], BANDS))
+    kept = [wilson((classifier.predict(changed) == labels).cpu().numpy()) for changed in (attacked, random)]
+    low = [average(100 * low_share(spectrum).cpu().numpy()) for spectrum in spectra]
+    size = f"{255 * ATTACK.epsilon:.0f}/255"
+    return [
+        Row(
+            f"Predictions kept under PGD of radius {size}",
+            kept[0],
+            "%",
+            kept[1],
+            "random signs of the same size",
+            f"Robustness to an attack of {ATTACK.steps} steps from one start: stronger attacks may find more.",
+        ),
+        Row(
+            "Energy of the PGD perturbation below a third of the largest frequency",
+            low[0],
+            "%",
+            low[1],
+            "random signs",
+            "Where the attack acts.",
+        ),
+    ]
+
+
+def _one_plane(full: Tensor) -> Tensor:
+    """Masks (K, H, W); those with channels are averaged over them."""
+    return full if full.ndim == 3 else full.mean(1)
+
+
+def _curve(energy: Tensor) -> np.ndarray:
+    """Mean over images with its 95% interval: (N, bands) -> (bands, 3)."""
+    values = energy.detach().cpu().double().numpy()
+    return np.array([average(column)[:3] for column in values.T])
+
+
+def nyquist(size: tuple[int, int]) -> float:
+    """Radius of the Nyquist frequency as a fraction of the corner radius."""
+    return min(size) / 2 / corner_radius(*size)
+
+
+def full_masks(found: Explanation) -> np.ndarray:
+    """Masks over the full plane, (K, H, W)."""
+    return _one_plane(full_plane(found.masks.half, found.masks.width)).float().cpu().numpy()
