@@ -205,28 +205,64 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="CASE",
-            help="quick-32, laptop-64 or paper-128; may be repeated (default: all that the device can run).",
+            help="quick-32, laptop-64 or paper-128; may be repeated (default: all that the device can run). "
+            "With --solvers: laptop-64-N, laptop-64-A, imagenet-160 or imagenet-160-authors (default: all).",
         ),
     ] = None,
+    solvers: Annotated[
+        bool,
+        typer.Option(
+            "--solvers",
+            help="Compare the solvers of image masks on photographs, in about an hour on two cores; needs --data-root.",
+        ),
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="With --solvers: images of each case, at most (default: all).")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write <device>.json (default: data/results/bench).")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where to write <device>.json or solvers.json (default: data/results/bench)."
+        ),
     ] = None,
 ) -> None:
-    """Measure mask learning and training on this device. The book shows the result."""
-    setup, _ = _open(profile, seed, data_root, store, device, quiet)
+    """Measure mask learning and training on this device, or compare solvers. The book shows the result."""
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.pipeline.results import checkout
     from fmlib.pipeline.store import write_bytes
     from fmlib.studies import registry
     from fmlib.studies.what_it_costs import benchmark
 
+    require(solvers or images is None, "--images limits the images of --solvers: give both or neither")
     folder = output or checkout() / "bench"
+    if solvers:
+        _compare_solvers(case or [], setup, artifacts, images, folder / "solvers.json")
+        return
     measured = benchmark.measure(case or [], setup.device, setup.root, registry.experiments(), say=_say)
     for row in measured["rows"]:
         print(
             f"{row['case']}: {row['ratio']:.1f} times as fast as the serial reference, "
-            f"{row['ceiling_share']:.0%} of the matrix ceiling, objectives within {row['objective_gap']:.2%}"
+            f"{row['ceiling_share']:.0%} of the matrix ceiling, excess {row['quality']['batched']['excess']:.3g} "
+            f"(serial {row['quality']['serial']['excess']:.3g})"
         )
     path = folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json"
+    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
+    print(f"written to {path}")
+
+
+def _compare_solvers(cases: list[str], setup: Setup, store: Store, images: int | None, path: Path) -> None:
+    """Compare the solvers of image masks and write `path`; an interrupted comparison goes on where it was stopped."""
+    from fmlib.pipeline.store import write_bytes
+    from fmlib.studies.what_it_costs.solvers import measure
+
+    store.require_writable()
+    log = store.root / "bench" / "solvers.log.json"
+    measured = measure(cases, setup.device, setup.root, log, say=_say, images=images)
+    for row in measured["ratios"]:
+        print(
+            f"{row['case']}: {row['solver']} {row['speed']:.1f} times as fast as one image at a time, "
+            f"{row['excess']:.2f} times its excess ({row['images']} images)"
+        )
     write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
     print(f"written to {path}")
 

@@ -124,7 +124,8 @@ def source_fingerprint(spec: ImageSpec | SyntheticSpec, root: Path | None) -> st
     return fingerprint(sorted(listed))
 
 
-def _decode(path: str, spec: ImageSpec) -> Tensor:
+def decode(path: str, spec: ImageSpec) -> Tensor:
+    """One image as `load_images` decodes it, (C, size, size) uint8; raises `FmlibError` if that fails."""
     from torchvision.transforms import functional
 
     try:
@@ -144,7 +145,7 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
     splits, names = {}, []
     for split, tree in folders(spec, root).items():
         with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda sample: _decode(sample[0], spec), tree.samples))
+            images = list(pool.map(lambda sample: decode(sample[0], spec), tree.samples))
         splits[split] = Split(torch.stack(images), torch.tensor([label for _, label in tree.samples]))
         names = tree.classes
     if spec.source == "imagenette":

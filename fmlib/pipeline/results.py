@@ -134,10 +134,17 @@ class Results:
 
 
 def benchmarks() -> list[str]:
-    """The names of the devices that `fmlib bench` has measured."""
+    """The names of the files of `fmlib bench`: a device each, and "solvers" for the comparison of solvers."""
     return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json"))
 
 
-def benchmark(device: str) -> dict[str, Any]:
-    """What `fmlib bench` has measured on a device, as it was written by `benchmark.measure`."""
-    return json.loads(_read(PUBLISHED / "bench" / f"{device}.json"))
+def benchmark(name: str) -> dict[str, Any]:
+    """What `fmlib bench` has measured on a device, or of the solvers with the name "solvers".
+
+    Raises:
+        NotComputed: there is no such file.
+    """
+    path = PUBLISHED / "bench" / f"{name}.json"
+    if not path.exists():
+        raise NotComputed(f"{path} is missing: run 'fmlib bench{' --solvers' if name == 'solvers' else ''}'")
+    return json.loads(_read(path))

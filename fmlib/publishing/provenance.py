@@ -129,7 +129,7 @@ def _experiment(name: str, results: Results) -> str:
     """The experiment of a file, linked to its section of the status page, and what it was computed on."""
     if name.startswith("bench/"):
         measured = benchmark(name.removeprefix("bench/").removesuffix(".json"))
-        cases = ", ".join(row["case"] for row in measured["rows"])
+        cases = ", ".join(dict.fromkeys(row["case"] for row in measured["rows"]))
         how = f"{cases}, seed {measured['seed']}, {status.computed_on(measured)}, {measured['date']}"
         return f'<a href="status.html#experiment-bench">bench</a> ({how})'
     folder, _, file = name.rpartition("/")

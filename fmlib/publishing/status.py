@@ -158,6 +158,7 @@ def experiments(results: Results) -> HTML:
         results: those that the book shows; sections of other published profiles end in `-<profile>`.
     """
     from fmlib.studies import registry
+    from fmlib.studies.what_it_costs import solvers
     from fmlib.studies.what_it_costs.benchmark import measure
 
     others = [other for other in registry.published() if other.profile != results.profile]
@@ -170,5 +171,5 @@ def experiments(results: Results) -> HTML:
     measured = "; ".join(f"{computed_on(one)}, {one['date']}" for one in map(benchmark, benchmarks()))
     about = f"How long masks take to learn: fmlib bench. {measured}."
     files = _files(results, [f"bench/{device}.json" for device in benchmarks()])
-    sections.append(_section("experiment-bench", "bench", about, files, [measure]))
+    sections.append(_section("experiment-bench", "bench", about, files, [measure, solvers.measure]))
     return HTML("".join(sections))

@@ -176,3 +176,5 @@ def test_benchmarks_are_read_by_device(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "PUBLISHED", tmp_path)
     assert module.benchmarks() == ["cpu"]
     assert module.benchmark("cpu") == {"device": "cpu"}
+    with pytest.raises(module.NotComputed, match="fmlib bench --solvers"):
+        module.benchmark("solvers")

