@@ -18,6 +18,9 @@ COLUMNS = {
     "ceiling_share": "share of the matrix-product rate",
 }
 
+#: The unit in which tables print excesses.
+PER_MILLE = " (10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE})"
+
 #: Solver -> its name in tables and legends.
 SOLVERS = {
     "authors": "authors' schedule, one image at a time",
@@ -47,7 +50,7 @@ def quality_table(measured: dict[str, Any]) -> pd.DataFrame:
 def _quality_cells(quality: dict[str, float]) -> dict[str, str]:
     """The measures of `benchmark.mask_quality`, averaged over images, as cells of a table."""
     return {
-        "excess (10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE})": f"{1e3 * quality['excess']:#.3g}",
+        f"mean excess{PER_MILLE}": f"{1e3 * quality['excess']:#.3g}",
         "L1 share": f"{quality['l1_share']:#.2g}",
         "non-zero": f"{quality['nonzero_share']:.1%}",
         "predictions kept": f"{quality['kept']:.1%}",
@@ -78,6 +81,7 @@ def solvers_table(compared: dict[str, Any]) -> pd.DataFrame:
         speed = _ranged(entry["speed"], entry["speed_range"]) if entry else "\N{EN DASH}"
         cells = {"images": row["images"], "passes": f"{row['passes']:,.0f}"}
         cells |= {"seconds per image": _ranged(row["seconds"], row["seconds_range"]), "speed-up": speed}
+        cells["median excess" + PER_MILLE] = f"{1e3 * row['excess_quartiles'][1]:#.3g}"
         name = (network_name(row["case"], row["images"]), SOLVERS[row["solver"]])
         rows[name] = cells | _quality_cells(row)
     return pd.DataFrame.from_dict(rows, orient="index")
