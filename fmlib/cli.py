@@ -213,7 +213,7 @@ def bench(
         bool,
         typer.Option(
             "--solvers",
-            help="Compare the solvers of image masks on photographs: half an hour on two idle cores; needs --data-root.",
+            help="Compare the solvers of image masks on photographs (half an hour, idle machine). Needs --data-root.",
         ),
     ] = False,
     images: Annotated[
