@@ -93,6 +93,7 @@ def figure_solvers(compared: dict[str, Any]) -> Picture:
         images = {row["case"]: row["images"] for row in compared["rows"]}
         shown = [solver for solver in MARKERS if any(row["solver"] == solver for row in compared["rows"])]
         handles = [Line2D([], [], color=colours[case], lw=3, label=network_name(case, images[case])) for case in cases]
+        handles += [Line2D([], [], ls="", label=" ")] * (len(shown) - len(cases))  # a column each
         handles += [Line2D([], [], color=GRAY, marker=MARKERS[s], ls="", label=SOLVERS[s]) for s in shown]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
