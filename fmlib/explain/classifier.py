@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlib.core.checks import check_classifier
-from fmlib.core.errors import require
+from fmlib.core.errors import FmlibError, require
 
 #: Means and standard deviations by which torchvision's and timm's models are normalised, RGB.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -90,7 +90,8 @@ class Classifier(nn.Module):
             return images, self.predict(images)
         if isinstance(labels, int) and not isinstance(labels, bool):
             labels = torch.full((len(images),), labels, device=images.device)
-        require(isinstance(labels, Tensor), f"labels must be a torch tensor or one number, not {type(labels).__name__}")
+        if not isinstance(labels, Tensor):
+            raise FmlibError(f"labels must be a torch tensor or one number, not {type(labels).__name__}")
         require(
             labels.shape[:1] == images.shape[:1], f"there are {len(images)} images and labels {tuple(labels.shape)}"
         )

@@ -266,7 +266,7 @@ def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: di
             "%",
             reference,
             "the same of the images",
-            "Where the loss is most sensitive: gradients concentrate on what changes the loss, not on what images have.",
+            "Where the loss is most sensitive. Gradients show what changes the loss, not what images contain.",
         )
     ]
 
