@@ -145,11 +145,9 @@ class Explanation:
                 about = json.loads((file.metadata() or {})["about"])
                 values = {name: file.get_tensor(name) for name in TENSORS}
             width = int(about.pop("width"))
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise FmlibError(f"{path} is not a file of fmlib's masks: {error}") from error
-        rows, columns = values["images"].shape[-2], width // 2 + 1
-        fits = values["half"].shape[-2:] == (rows, columns) and len(values["labels"]) == len(values["images"])
-        require(fits, f"{path} is damaged: its masks {tuple(values['half'].shape)} do not fit its images")
+        except (OSError, SafetensorError, AttributeError, KeyError, ValueError, TypeError) as error:
+            raise FmlibError(f"{path} is not a file of fmlib's masks: {' '.join(str(error).split())}") from error
+        require(_fits(values, width), f"{path} is damaged: its masks, images and labels do not fit together")
         masks = Masks(values.pop("half"), width, values.pop("converged"), values.pop("epochs"), {})
         return cls(masks, **values, about=about)
 
@@ -166,3 +164,15 @@ class Explanation:
         from fmlib.explain.figures import examples
 
         return examples(self, names, rows)
+
+
+def _fits(values: dict[str, Tensor], width: int) -> bool:
+    """Whether the tensors of a file have the shapes that `Explanation` and `Masks` promise."""
+    half, images, index, centre = (values[name] for name in ("half", "images", "index", "centre"))
+    if images.ndim != 4 or half.ndim not in (3, 4) or centre.ndim != 3:
+        return False
+    fits = (*half.shape[-2:], images.shape[3]) == (images.shape[2], width // 2 + 1, width)
+    fits &= half.ndim == 3 or half.shape[1] == images.shape[1]
+    fits &= all(values[name].shape == images.shape[:1] for name in ("labels", "index", "kept", "kept_complement"))
+    fits &= all(values[name].shape == half.shape[:1] for name in ("converged", "epochs"))
+    return bool(fits) and len(index) > 0 and int(index.min()) >= 0 and int(index.max()) < len(half)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -89,15 +90,19 @@ class FourierMask:
         progress: bool = False,
     ) -> None:
         require(solver in SOLVERS, f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
-        require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-        require(max_seconds is None or max_seconds > 0, f"max_seconds must be positive, not {max_seconds}")
-        require(seed is None or seed >= 0, f"seed must be 0 or more, not {seed}")
+        for name, number, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+            whole = isinstance(number, Integral) and not isinstance(number, bool) and number >= least
+            require(number is None or whole, f"{name} must be a whole number of at least {least}, not {number!r}")
+        for name, value in (("penalty", penalty), ("max_seconds", max_seconds)):
+            positive = isinstance(value, Real) and 0 < value < math.inf
+            require(positive or (name == "max_seconds" and value is None), f"{name} must be positive, not {value!r}")
         require(solver == "slp" or not per_channel, 'masks per channel need solver="slp"')
-        given = isinstance(model, Classifier)
-        require(not (given and (mean or std)), "the classifier has a mean and std already")
-        self.classifier: Classifier = (
-            model if isinstance(model, Classifier) else Classifier(model, mean=mean, std=std, value_range=value_range)
-        )
+        if isinstance(model, Classifier):
+            untouched = mean is None and std is None and tuple(value_range) == (0, 1)
+            require(untouched, "a Classifier has its own mean, std and value_range: give them to it alone")
+            self.classifier = model
+        else:
+            self.classifier = Classifier(model, mean=mean, std=std, value_range=value_range)
         if solver == "slp":
             self.spec: MinimalMaskSpec | ImageMaskSpec = MinimalMaskSpec(
                 penalty=penalty, steps=60 if steps is None else steps, per_channel=per_channel
@@ -107,17 +112,20 @@ class FourierMask:
         self.solver, self.batch_size, self.seed = solver, batch_size, seed
         self.max_seconds, self.progress = max_seconds, progress
 
-    def attribute(self, images: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, images: Tensor | tuple[Tensor], target: Tensor | int | None = None) -> Tensor:
         """Masks in the shape of the images, as attribution libraries expect them.
 
         Args:
-            images: (N, C, H, W), in the declared range.
+            images: (N, C, H, W), in the declared range; or a tuple of them alone, as Captum's metrics give it.
             target: the labels whose loss is kept, (N,) or one for all (default: the model's own predictions).
 
         Returns:
             M over the full Fourier plane with DC at (0, 0), in [0, 1]: (N, C, H, W), equal for all channels unless
             `per_channel`.
         """
+        if isinstance(images, tuple):
+            require(len(images) == 1, f"give one tensor of images, not {len(images)}")
+            (images,) = images
         full = self.fit(images, target).masks.full()
         return (full if full.ndim == 4 else full[:, None].expand(-1, images.shape[1], -1, -1)).clone()
 
