@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlib.core.checks import check_classifier
+from fmlib.core.device import frozen
 from fmlib.core.errors import FmlibError, require
 
 #: Means and standard deviations by which torchvision's and timm's models are normalised, RGB.
@@ -100,8 +101,8 @@ class Classifier(nn.Module):
         return images, labels
 
     def predict(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
-        """The predicted class of each image: pixels (N, C, H, W) in [0, 1] -> (N,)."""
-        with torch.no_grad():
+        """The class of each image that the model predicts in eval mode: pixels (N, C, H, W) in [0, 1] -> (N,)."""
+        with frozen(self), torch.no_grad():
             return torch.cat([self(part).argmax(1) for part in pixels.split(batch_size)])
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -76,12 +76,8 @@ class Explanation:
             "weights_sha256": classifier.fingerprint(),
         }
         found = cls(masks, pixels, labels, index, centre, labels == labels, labels == labels, about)
-        with torch.no_grad():
-            training = classifier.training
-            classifier.eval()
-            found.kept = classifier.predict(found.filtered) == labels
-            found.kept_complement = classifier.predict(found.complement) == labels
-            classifier.train(training)
+        found.kept = classifier.predict(found.filtered) == labels
+        found.kept_complement = classifier.predict(found.complement) == labels
         return found
 
     @property

@@ -112,7 +112,7 @@ class FourierMask:
         self.solver, self.batch_size, self.seed = solver, batch_size, seed
         self.max_seconds, self.progress = max_seconds, progress
 
-    def attribute(self, images: Tensor | tuple[Tensor], target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, images: Any, target: Tensor | int | None = None) -> Any:
         """Masks in the shape of the images, as attribution libraries expect them.
 
         Args:
@@ -121,12 +121,12 @@ class FourierMask:
 
         Returns:
             M over the full Fourier plane with DC at (0, 0), in [0, 1]: (N, C, H, W), equal for all channels unless
-            `per_channel`.
+            `per_channel`. For a tuple, a tuple.
         """
         if isinstance(images, tuple):
             require(len(images) == 1, f"give one tensor of images, not {len(images)}")
-            (images,) = images
-        full = self.fit(images, target).masks.full()
+            return (self.attribute(images[0], target),)
+        full = self._fit(images, target, "none").masks.full()
         return (full if full.ndim == 4 else full[:, None].expand(-1, images.shape[1], -1, -1)).clone()
 
     def fit(self, images: Tensor, target: Tensor | int | None = None, *, shared: str = "none") -> Explanation:
@@ -143,6 +143,9 @@ class FourierMask:
         Raises:
             FmlibError: the model or the images fail the check (`Classifier.pixels`), or `max_seconds` is too short.
         """
+        return self._fit(images, target, shared)
+
+    def _fit(self, images: Tensor, target: Tensor | int | None, shared: str) -> Explanation:
         choices = ("none", "class", "all")
         require(shared in choices, f"unknown value {shared!r} of shared: choose one of {', '.join(choices)}")
         require(shared == "none" or not getattr(self.spec, "per_channel", False), "shared masks have no channels")
@@ -157,7 +160,7 @@ class FourierMask:
             warnings.warn(
                 f"{unconverged} of {len(masks.half)} masks did not converge: they lose the label or change the loss. "
                 "Increase steps, or keep to labels that the model predicts",
-                stacklevel=2,
+                stacklevel=3,
             )
         return Explanation.of(self.classifier, pixels, labels, index, masks, spec, self.seed)
 

@@ -1,4 +1,4 @@
-"""Wrong models, images, labels and options: each is answered with one line that says what is wrong and how to mend it."""
+"""Wrong models, images, labels and options. Each is answered by one line: what is wrong and how to fix it."""
 
 from __future__ import annotations
 
