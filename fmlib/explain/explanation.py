@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fmlib import __version__
@@ -124,10 +124,11 @@ class Explanation:
         values = {name: getattr(self.masks if hasattr(self.masks, name) else self, name) for name in TENSORS}
         values["half"] = self.masks.half
         about = json.dumps(self.about | {"width": self.masks.width})
+        content = save({name: value.contiguous().cpu() for name, value in values.items()}, {"about": about})
         try:
-            save_file({name: value.contiguous().cpu() for name, value in values.items()}, path, {"about": about})
-        except (OSError, SafetensorError) as error:
-            raise FmlibError(f"cannot write {path}: {error}") from error
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise FmlibError(f"cannot write {path}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
