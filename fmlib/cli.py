@@ -97,6 +97,10 @@ def explain(
     std: Annotated[
         str | None, typer.Option(metavar="S,S,S", help="Standard deviation that normalises them, for each channel.")
     ] = None,
+    centre: Annotated[
+        str | None,
+        typer.Option(metavar="C,C,C", help="Gray level about which masks filter, if the model normalises by itself."),
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Forward and backward passes per image.")] = 60,
     max_seconds: Annotated[
         float | None,
@@ -109,7 +113,7 @@ def explain(
     from fmlib.explain.command import Request
     from fmlib.explain.command import explain as write_report
 
-    request = Request(model, images, out, weights, classes, size, count, mean, std, steps, max_seconds, device)
+    request = Request(model, images, out, weights, classes, size, count, mean, std, centre, steps, max_seconds, device)
     print(f"written to {write_report(request, _say, progress=not quiet and sys.stderr.isatty())}")
 
 

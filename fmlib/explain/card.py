@@ -36,6 +36,8 @@ FORMAT = "fmlib report 1"
 EXAMPLES = 6
 #: Reports that can be compared at once.
 MOST = 12
+#: The title of the page that compares them.
+COMPARISON = "Fourier masks of several models"
 
 #: The rows at the head of the page, and what each says in short.
 TILES = {
@@ -211,7 +213,7 @@ def _tiles(report: Report) -> str:
             control = f"<br>{number(row.control.value)}% with {escape(row.against)}" if row.control else ""
             parts.append(
                 f'<div class="tile"><strong>{number(row.value.value)}%</strong>{escape(words)}'
-                f"<br><small>{interval(row.value)} n = {row.value.n} images{control}</small></div>"
+                f"<small>95% interval{interval(row.value)}, n = {row.value.n} images{control}</small></div>"
             )
     return "".join(parts)
 
@@ -279,15 +281,16 @@ def _numbers(report: Report) -> str:
     rows = []
     for row in report.rows:
         drawn = intervals([(row.value, "0"), (row.control, "muted")])
-        control = "" if row.control is None else f"{_sentence(row.control)}<small>{escape(row.against)}</small>"
+        control = "none"
+        if row.control is not None:
+            control = f'<span class="value">{_sentence(row.control)}</span><small>{escape(row.against)}</small>'
         rows.append(
-            f'<tr><th scope="row">{escape(row.name)}</th>'
+            f'<tr><th scope="row">{escape(row.name)}<small>{escape(row.reading)}</small></th>'
             f'<td data-label="Value"><span class="value">{number(row.value.value)}{escape(row.unit)}'
-            f"{interval(row.value)}</span></td>"
-            f'<td class="control"{" data-label=Control" if control else ""}>{control}</td>'
-            f'<td data-label="n">{row.value.n} images</td><td>{drawn}</td><td>{escape(row.reading)}</td></tr>'
+            f"{interval(row.value)}</span><small>n = {row.value.n} images</small></td>"
+            f'<td data-label="Control" class="control">{control}</td><td>{drawn}</td></tr>'
         )
-    heads = ("What", "Value (95% interval)", "Control", "n", "0 to 100%", "How to read it")
+    heads = ("What it is, and how to read it", "Value (95% interval)", "Control", "0 to 100%")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
@@ -358,7 +361,7 @@ def compare(folders: Sequence[Path]) -> str:
     require(2 <= len(folders) <= MOST, f"compare 2 to {MOST} reports, not {len(folders)}")
     reports = [read(folder) for folder in folders]
     try:
-        return document("Fourier masks of several models", _comparison(reports))
+        return document(COMPARISON, _comparison(reports))
     except (KeyError, TypeError, ValueError) as error:
         raise FmlibError("a report is damaged: write it again with 'fmlib explain'") from error
 
@@ -373,6 +376,8 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     require(not path.is_dir(), f"{path} is a folder: name a file for --out")
     content = compare(folders)
     try:
+        own = not path.exists() or f"<title>{COMPARISON}</title>" in path.read_text(encoding="utf-8", errors="replace")
+        require(own, f"{path} is another page than a comparison: choose another file for --out")
         write_bytes(path, content.encode())
     except OSError as error:
         raise FmlibError(f"cannot write {path}: {error.strerror or error}") from error
@@ -407,17 +412,20 @@ def _comparison(reports: list[dict[str, Any]]) -> str:
 def _compared(name: str, found: dict[int, dict[str, Any]], count: int) -> str:
     """One row of the comparison: a number of every model that has it."""
     cells, drawn = [], []
+    common = len({row["reading"] for row in found.values()}) == 1
     for index in range(count):
         row = found.get(index)
         if row is None:
             cells.append("<td>not measured</td>")
             continue
         value = Measured(**row["value"])
-        control = f"<small>control: {_sentence(Measured(**row['control']))}</small>" if row["control"] else ""
+        control = f"<small>control {_sentence(Measured(**row['control']))}</small>" if row["control"] else ""
         drawn.append((value, str(index % 6)))
-        cells.append(f"<td>{number(value.value)}{escape(row['unit'])}<small>{interval(value)}</small>{control}</td>")
-    reading = escape(next(iter(found.values()))["reading"])
-    head = f'<th scope="row">{escape(name)}<small class="muted">{reading}</small></th>'
+        shown = f'<span class="value">{number(value.value)}{escape(row["unit"])}{interval(value)}</span>'
+        own = "" if common else f"<small>{escape(row['reading'])}</small>"
+        cells.append(f"<td>{shown}{control}{own}</td>")
+    reading = escape(next(iter(found.values()))["reading"]) if common else ""
+    head = f'<th scope="row">{escape(name)}<small>{reading}</small></th>'
     return f"<tr>{head}{''.join(cells)}<td>{intervals(drawn)}</td></tr>"
 
 

@@ -18,7 +18,7 @@ from fmlib.core.intervals import Measured
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2")
 COLOURS = 6
 #: Margins of a chart of curves, in its units: left, right, top, bottom.
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 34
 WIDTH, HEIGHT = 360, 220
 
 
@@ -46,7 +46,7 @@ def curves(
         lines: the curves.
         across, up: the labels of the axes.
         right: the largest x; the smallest is 0.
-        alt: what readers who do not see the chart are told.
+        alt: the chart in words, for readers who do not see it.
         mark: a position on the x axis and its name.
     """
     top = _ceiling(max(float(line.y.max()) for line in lines))
@@ -101,17 +101,19 @@ def _grid(right: float, top: float, across: str, up: str) -> str:
 
 
 def _ceiling(value: float) -> float:
-    """The smallest of 1, 2, 4 and 8 times a power of ten that is at least `value`; 1 for zero."""
+    """The smallest round number, of which a quarter is round too, that is at least `value`; 1 for zero."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next((step * power for step in (1, 2, 4, 8) if value <= step * power * (1 + 1e-9)), 10 * power)
+    return next(
+        (step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8) if value <= step * power * (1 + 1e-9)), 10 * power
+    )
 
 
 def intervals(values: Sequence[tuple[Measured | None, str]]) -> str:
     """Values in percent with their intervals, one above the other, on a line from 0 to 100.
 
-    It repeats numbers that stand beside it, so readers who do not see it are told nothing.
+    It repeats numbers that stand beside it, so it is hidden from screen readers.
 
     Args:
         values: each with the number or name of its colour: "0", "1", ... or "muted".
@@ -135,19 +137,19 @@ def plane(frequencies: np.ndarray, shares: np.ndarray, size: Sequence[int], alt:
         frequencies: (F, 2), cycles per image; rows may be counted from 0 to H - 1.
         shares: (F,).
         size: (H, W) of the images.
-        alt: what readers who do not see it are told.
+        alt: the same in words, for readers who do not see it.
     """
     height, width = size
     parts = [
-        f'<circle cx="130" cy="130" r="{110 * part:.1f}" class="grid" fill="none"/>' for part in (0.25, 0.5, 0.75, 1)
+        f'<circle cx="180" cy="112" r="{100 * part:.1f}" class="grid" fill="none"/>' for part in (0.25, 0.5, 0.75, 1)
     ]
     for (down, across), share in zip(frequencies.tolist(), shares.tolist(), strict=True):
         down = down - height if down > height / 2 else down
-        x, y = 110 * across / (width / 2), 110 * down / (height / 2)
+        x, y = 100 * across / (width / 2), 100 * down / (height / 2)
         for sign in (1, -1):
             parts.append(
-                f'<circle cx="{130 + sign * x:.1f}" cy="{130 + sign * y:.1f}" r="{1.5 + 12 * math.sqrt(share):.1f}" '
+                f'<circle cx="{180 + sign * x:.1f}" cy="{112 + sign * y:.1f}" r="{0.8 + 7.5 * math.sqrt(share):.1f}" '
                 'fill="var(--c1)" fill-opacity="0.55" stroke="var(--c1)"/>'
             )
-    parts.append('<text x="130" y="256" text-anchor="middle">horizontal frequency; outer ring: Nyquist</text>')
-    return f'<svg viewBox="0 0 260 262" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+    parts.append('<text x="350" y="232" text-anchor="end">outer ring: Nyquist frequency</text>')
+    return f'<svg viewBox="0 0 360 236" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'

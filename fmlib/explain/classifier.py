@@ -32,6 +32,8 @@ class Classifier(nn.Module):
         mean, std: by which the model's inputs are normalised, in units of pixels in [0, 1]: one number, or one per
             channel. Without them the model is given the images as they are.
         value_range: the values of black and white in the images.
+        centre: the gray level about which masks filter, in units of pixels in [0, 1]. Give it if the model normalises
+            its inputs itself (default: the level that the model sees as 0, which is `mean` if that is given).
 
     Raises:
         FmlibError: the model cannot be called, or a value does not make sense.
@@ -49,6 +51,7 @@ class Classifier(nn.Module):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        centre: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         require(callable(model), f"the model must be a module or a function, not {type(model).__name__}")
@@ -64,11 +67,15 @@ class Classifier(nn.Module):
             require(small, f"std must be in units of pixels in [0, 1], not {std}: divide values up to 255 by 255")
             lengths = {len(self.mean), len(self.std)} - {1}
             require(len(lengths) < 2, f"mean has {len(self.mean)} channels and std has {len(self.std)}")
-
-    @property
-    def centre(self) -> Tensor:
-        """The gray level that the model subtracts, about which masks filter: (C, 1, 1) or (1, 1, 1)."""
-        return torch.zeros(1, 1, 1) if self.mean is None else self.mean
+        level = _per_channel("centre", centre)
+        if level is None:
+            low, high = self.value_range
+            level = torch.full((1, 1, 1), min(max(-low / (high - low), 0.0), 1.0)) if self.mean is None else self.mean
+        inside = bool(((level >= 0) & (level <= 1)).all())
+        require(inside, f"centre must be in units of pixels in [0, 1], not {centre}: divide values up to 255 by 255")
+        self.centre = level  # (C, 1, 1) or (1, 1, 1)
+        if not isinstance(model, nn.Module):  # other libraries ask the first parameter for the device
+            self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)
 
     def pixels(self, images: Tensor, labels: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
         """Checked pixels in [0, 1] (N, C, H, W) and labels (N,) of images in the declared range.
@@ -81,6 +88,8 @@ class Classifier(nn.Module):
             FmlibError: as `check_classifier`, or the values are not in the declared range.
         """
         require(isinstance(images, Tensor), f"images must be a torch tensor, not {type(images).__name__}")
+        if not isinstance(self.model, nn.Module):
+            self.anchor.data = self.anchor.data.to(images.device)
         low, high = self.value_range
         if images.dtype == torch.uint8:
             require((low, high) == (0, 255), "images of type uint8 have the value_range (0, 255): declare it")
@@ -89,7 +98,7 @@ class Classifier(nn.Module):
             self._check_range(images)
             images = ((images.detach().clone() - low) / (high - low)).clamp(0, 1)
             images = images if images.dtype == torch.float64 else images.float()
-        for name, value in (("mean", self.mean), ("std", self.std)):
+        for name, value in (("mean", self.mean), ("std", self.std), ("centre", self.centre)):
             given = 1 if value is None or images.ndim != 4 else len(value)
             fits = given in (1, *images.shape[1:2])
             require(fits, f"{name} has {given} channels but the images have shape {tuple(images.shape)}")
@@ -122,7 +131,7 @@ class Classifier(nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The floating-point type of the model's weights, if it has any."""
-        weights = self.parameters() if isinstance(self.model, nn.Module) else iter(())
+        weights = self.model.parameters() if isinstance(self.model, nn.Module) else iter(())
         return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
 
     def fingerprint(self) -> str:

@@ -38,6 +38,7 @@ class Request:
     count: int = 64
     mean: str | None = None
     std: str | None = None
+    centre: str | None = None
     steps: int = 60
     max_seconds: float | None = None
     device: str = "auto"
@@ -63,13 +64,15 @@ def explain(request: Request, say: Callable[[str], None], *, progress: bool = Fa
     given = request.max_seconds is None or request.max_seconds > 0
     require(given, f"--max-seconds must be positive, not {request.max_seconds}")
     mean, std = numbers("--mean", request.mean), numbers("--std", request.std)
+    centre = numbers("--centre", request.centre)
     names = load_names(request.classes)
     files = find_images(request.images, request.count)
     require(len(files) >= 2, f"{request.images} has a single picture: a report needs at least 2 for its intervals")
-    device = pick_device(request.device)
+    chosen = pick_device(request.device)
     loaded = load_model(request.model, request.weights)
+    device = loaded.device or chosen
     model = loaded.model.to(device) if isinstance(loaded.model, nn.Module) else loaded.model
-    classifier = Classifier(model, mean=mean or loaded.mean, std=std or loaded.std)
+    classifier = Classifier(model, mean=mean or loaded.mean, std=std or loaded.std, centre=centre)
     images = _images(files, request.size or loaded.size or SIZE, channels(classifier)).to(device)
     # the masks of the images and the mask of all may each take half of the time; the rest takes a few seconds
     limit = None if request.max_seconds is None else request.max_seconds / 2
@@ -84,7 +87,7 @@ def explain(request: Request, say: Callable[[str], None], *, progress: bool = Fa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page says how many masks did not converge
         report = measure(door, images, say=lambda part: say(f"{duration(time.perf_counter() - start):>6}  {part}"))
-    shown = [str(path.relative_to(request.images)) for path in files]
+    shown = [str(path.relative_to(request.images)).encode(errors="replace").decode() for path in files]
     return card.write(report, request.out, model=request.model, files=shown, names=names)
 
 

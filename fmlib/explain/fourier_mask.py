@@ -48,11 +48,11 @@ class FourierMask:
     """Learns which frequencies of images a classifier needs (Karantzas et al., 2022).
 
     A mask M in [0, 1] on the Fourier plane of an image minimises exp(d^2) + penalty * mean(M), where d is the change of
-    the model's cross-entropy when the image is filtered by M about the mean that the model subtracts.
+    the model's cross-entropy when the image is filtered by M about the gray level that the model sees as 0.
 
     Args:
         model: a module or a function that returns logits, see `Classifier`; or a `Classifier`.
-        mean, std, value_range: how the model's inputs are normalised, see `Classifier`.
+        mean, std, value_range, centre: how the model's inputs are normalised, see `Classifier`.
         solver: "slp", minimal masks by sequential convex steps (`minimal_masks`), or "adam", the authors' schedule
             (`learn_masks`).
         penalty: weight of the mean of M in the objective.
@@ -80,6 +80,7 @@ class FourierMask:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        centre: float | Sequence[float] | None = None,
         solver: str = "slp",
         penalty: float = 0.07,
         steps: int | None = None,
@@ -98,11 +99,11 @@ class FourierMask:
             require(positive or (name == "max_seconds" and value is None), f"{name} must be positive, not {value!r}")
         require(solver == "slp" or not per_channel, 'masks per channel need solver="slp"')
         if isinstance(model, Classifier):
-            untouched = mean is None and std is None and tuple(value_range) == (0, 1)
-            require(untouched, "a Classifier has its own mean, std and value_range: give them to it alone")
+            untouched = mean is std is centre is None and tuple(value_range) == (0, 1)
+            require(untouched, "a Classifier has its own mean, std, value_range and centre: give them to it alone")
             self.classifier = model
         else:
-            self.classifier = Classifier(model, mean=mean, std=std, value_range=value_range)
+            self.classifier = Classifier(model, mean=mean, std=std, value_range=value_range, centre=centre)
         if solver == "slp":
             self.spec: MinimalMaskSpec | ImageMaskSpec = MinimalMaskSpec(
                 penalty=penalty, steps=60 if steps is None else steps, per_channel=per_channel

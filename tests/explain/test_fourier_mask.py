@@ -175,6 +175,26 @@ def test_a_classifier_may_be_given_to_the_whole_library(make_network, make_image
     assert masks.half.shape == (2, 16, 9)
     attacked = fmlib.perturb(classifier, images, labels, fmlib.AttackSpec(steps=1), seed=0, purpose="test")
     assert attacked.shape == images.shape
+    function = Classifier(lambda x: classifier(x))
+    attacked = fmlib.perturb(function, images, labels, fmlib.AttackSpec(steps=1), seed=0, purpose="test")
+    assert attacked.shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("options", "centre"),
+    [
+        ({}, [0.0]),
+        ({"mean": 0.4, "std": 0.2}, [0.4]),
+        ({"mean": (0.3, 0.4, 0.5), "std": 0.2}, [0.3, 0.4, 0.5]),
+        ({"value_range": (-1, 1)}, [0.5]),
+        ({"value_range": (0, 255)}, [0.0]),
+        ({"value_range": (1, 2)}, [0.0]),
+        ({"centre": 0.45}, [0.45]),
+        ({"mean": 0.4, "std": 0.2, "centre": (0.1, 0.2, 0.3)}, [0.1, 0.2, 0.3]),
+    ],
+)
+def test_masks_filter_about_what_the_model_sees_as_zero(options, centre, make_network):
+    assert FourierMask(make_network(), **options).classifier.centre.flatten().tolist() == pytest.approx(centre)
 
 
 def test_the_fingerprint_follows_the_weights(make_network, make_images):

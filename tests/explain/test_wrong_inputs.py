@@ -128,6 +128,8 @@ OPTIONS = {
     "value_range infinite": ({"value_range": (0, INF)}, "black < white"),
     "value_range of three": ({"value_range": (0, 1, 2)}, "two numbers"),
     "value_range a number": ({"value_range": 255}, "two numbers"),
+    "centre up to 255": ({"centre": (124, 116, 104)}, "centre must be in units of pixels"),
+    "centre in words": ({"centre": "gray"}, "centre must be one number or one per channel"),
     "unknown solver": ({"solver": "sgd"}, "unknown solver 'sgd': choose one of slp, adam"),
     "penalty negative": ({"penalty": -0.1}, "penalty must be positive"),
     "penalty zero": ({"penalty": 0}, "penalty must be positive"),
@@ -153,7 +155,9 @@ def test_options(case, make_network):
     refused(message, lambda: FourierMask(**{"model": make_network()} | options))
 
 
-@pytest.mark.parametrize("option", [{"mean": torch.full((3,), 0.5), "std": 1}, {"value_range": (0, 255)}])
+@pytest.mark.parametrize(
+    "option", [{"mean": torch.full((3,), 0.5), "std": 1}, {"value_range": (0, 255)}, {"centre": 0.5}]
+)
 def test_a_classifier_has_its_own_normalisation(option, make_network):
     refused("has its own mean", lambda: FourierMask(Classifier(make_network()), **option))
 
@@ -189,6 +193,7 @@ IMAGES = {
     "gray": (lambda x: x[:, :1], {}, r"cannot take 2 images \(1, 16, 16\)"),
     "channels of mean": (lambda x: x[:, :2], {"mean": (0.5,) * 3, "std": 1}, "mean has 3 channels but the images"),
     "channels of std": (lambda x: x[:, :2], {"mean": 0.5, "std": (1,) * 3}, "std has 3 channels but the images"),
+    "channels of centre": (lambda x: x[:, :2], {"centre": (0.5,) * 3}, "centre has 3 channels but the images"),
     "NaN": (lambda x: torch.where(x > 0.6, NAN, x), {}, "NaN or infinite pixels"),
     "infinite": (lambda x: torch.where(x > 0.6, INF, x), {}, "NaN or infinite pixels"),
     "up to 255": (lambda x: 255 * x, {}, "outside the range 0 to 1: declare another value_range"),
