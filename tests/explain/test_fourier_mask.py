@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision.models
 from torch import nn
 
 import fmlib
@@ -299,3 +301,19 @@ def test_pictures_name_the_classes(names, make_network, make_images):
     assert len(titles) == 16
     assert titles[::4] == ([f"class {label}" for label in range(4)] if names is None else names[:4])
     assert len(found.plot(rows=99).axes) == 20
+
+
+# ----------------------------------------------------------------------------------------------------------- the readme
+
+
+def test_the_example_of_the_readme_works(tmp_path, monkeypatch, make_images):
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    source = page.split("```python\n")[1].split("```")[0]
+    assert source.count("images = ...") == 1
+    published = torchvision.models.resnet18
+    monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: published(num_classes=5))  # no download
+    monkeypatch.chdir(tmp_path)
+    names = {"make_images": make_images}
+    exec(source.replace("images = ...", "images = make_images(2, 3, 32, 32)"), names)
+    assert names["found"].filtered.shape == (2, 3, 32, 32)
+    assert (tmp_path / "masks.png").read_bytes().startswith(b"\x89PNG")
