@@ -161,6 +161,7 @@ def card(report: Report, model: str, files: Sequence[str], names: Sequence[str] 
     found = report.images
     count, size = len(found.images), "{} x {}".format(*found.images.shape[-2:])
     missed = int((~found.masks.converged).sum())
+    shown = f"the first {EXAMPLES} of {count}" if count > EXAMPLES else f"all {count}"
     note = f"{missed} of {count} masks did not converge: they lose the label or change the loss. Increase the steps."
     body = [
         f'<header><p class="over">Fourier masks of a classifier</p><h1>{escape(model)}</h1>'
@@ -170,7 +171,7 @@ def card(report: Report, model: str, files: Sequence[str], names: Sequence[str] 
         f'<section aria-label="In short" class="tiles">{_tiles(report)}</section>',
         "<h2>Images and their masks</h2><p>A mask multiplies the Fourier transform of its image. The zero frequency is "
         "in the middle, and bright frequencies are kept. The third picture has only these frequencies, the fourth all "
-        f"others. These are the first {min(count, EXAMPLES)} of {count} images.</p>",
+        f"others. These are {shown} images.</p>",
         *(_example(report, row, str(files[row]), names) for row in range(min(count, EXAMPLES))),
         _shared(report),
         "<h2>Numbers</h2><p>Each value has a control beside it: what is expected if nothing is special about the "
@@ -213,7 +214,7 @@ def _tiles(report: Report) -> str:
             control = f"<br>{number(row.control.value)}% with {escape(row.against)}" if row.control else ""
             parts.append(
                 f'<div class="tile"><strong>{number(row.value.value)}%</strong>{escape(words)}'
-                f"<small>95% interval{interval(row.value)}, n = {row.value.n} images{control}</small></div>"
+                f"<small>95% interval{interval(row.value)}, n&nbsp;=&nbsp;{row.value.n} images{control}</small></div>"
             )
     return "".join(parts)
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ from fmlib.core.device import pick_device
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain import card
 from fmlib.explain.classifier import Classifier
-from fmlib.explain.fourier_mask import FourierMask
+from fmlib.explain.fourier_mask import SHARED_BATCH, SHARED_STEPS, FourierMask
 from fmlib.explain.loading import find_images, load_image, load_model, load_names
-from fmlib.explain.report import measure
+from fmlib.explain.report import ATTACK, DIRECTIONS, HEAT_IMAGES, RADII, measure
 from fmlib.pipeline.progress import duration
 
 #: Side of the images if neither the user nor the model's publisher says, pixels.
@@ -120,7 +119,10 @@ def _images(files: list[Path], size: int, channels: int) -> Tensor:
 
 
 def _say_time(door: FourierMask, images: Tensor, limit: float | None, say: Callable[[str], None]) -> None:
-    """Say how long the masks take."""
-    expected: Any = door.estimate(images)
-    bound = f"; at most {duration(limit)} are given" if limit is not None and limit < expected.seconds else ""
-    say(f"masks of {len(images)} images take about {duration(expected.seconds)} on {images.device.type}{bound}")
+    """Say how long the report takes: the masks of the images, the mask of all, and the rest."""
+    expected = door.estimate(images)
+    count, second = len(images), expected.passes / expected.seconds  # passes in a second
+    parts = [expected.seconds, SHARED_STEPS * min(SHARED_BATCH, count) / second]
+    rest = (count * (ATTACK.steps + 1) + min(count, HEAT_IMAGES) * len(RADII) * DIRECTIONS / 3) / second
+    seconds = sum(parts if limit is None else (min(part, limit) for part in parts)) + rest
+    say(f"{count} images take about {duration(seconds)} on {images.device.type}")
