@@ -57,8 +57,8 @@ def _applied(model: nn.Module, pixels: Tensor) -> Any:
     except FmlibError:
         raise
     except Exception as error:
-        shown = f"{len(pixels)} image{'s' * (len(pixels) > 1)} {_described(pixels)}"
-        raise FmlibError(f"the model cannot take {shown}: {_first_line(error)}") from error
+        shown = f"{_described(pixels)}, {len(pixels)} at once"
+        raise FmlibError(f"the model cannot take images {shown}: {_first_line(error)}") from error
 
 
 def _check_arrays(images: Tensor, labels: Tensor) -> None:

@@ -174,10 +174,10 @@ def _size(found: Explanation) -> list[Row]:
 
 def _sufficiency(classifier: Classifier, found: Explanation) -> list[Row]:
     """Predictions kept by the masks' frequencies alone and without them, against random sets of the same radii."""
-    rng = generator(SEED, "report controls", found.images.device)
     sets = found.half > 0
     flat = sets if sets.ndim == 3 else sets.flatten(0, 1)
-    control = matched_control(flat, rng, found.masks.width).view_as(sets)
+    drawn = matched_control(flat.cpu(), generator(SEED, "report controls"), found.masks.width)
+    control = drawn.view_as(sets).to(sets.device)
 
     def kept(mask: Tensor) -> Measured:
         filtered = apply_mask(found.images, mask.to(found.images.dtype), found.centre)
@@ -368,7 +368,7 @@ def _attack(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict
 
 def percent(shares: Tensor) -> Measured:
     """Mean of shares (N,) in percent with its normal 95% interval, cut to what a share can be."""
-    value, low, high, n = average(100 * shares.double().cpu().numpy())
+    value, low, high, n = average(100 * shares.cpu().double().numpy())
     return Measured(value, max(low, 0.0), min(high, 100.0), n)
 
 
