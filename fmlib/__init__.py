@@ -1,7 +1,9 @@
 """Fourier masks of neural networks: learn which input frequencies a network needs.
 
-The names in `__all__` are the library. They come from `fmlib.core` and are imported at first use, which keeps
-`import fmlib` fast. `fmlib.pipeline`, `fmlib.studies` and `fmlib.publishing` reproduce published results with them.
+The names in `__all__` are the library. `fmlib.explain` finds the frequencies that an image classifier of any kind
+needs: start with `FourierMask`. `fmlib.core` is what it computes with: masks, spectra, training and attacks. Names are
+imported at first use, which keeps `import fmlib` fast. `fmlib.pipeline`, `fmlib.studies` and `fmlib.publishing`
+reproduce published results with them.
 
 The examples in the docstrings of the library continue this one.
 
@@ -24,38 +26,38 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-#: Exported name -> its module in `fmlib.core`.
+#: Exported name -> its module in `fmlib`.
 _MODULES = {
-    "AttackSpec": "config",
-    "FmlibError": "errors",
-    "FrequencyMapSpec": "config",
-    "FrequencyMaps": "frequency_maps",
-    "ImageMaskSpec": "config",
-    "MaskSpec": "config",
-    "Masks": "masks",
-    "MinimalMaskSpec": "config",
-    "NetworkSpec": "config",
-    "Split": "data",
-    "SyntheticSpec": "config",
-    "TrainSpec": "config",
-    "angular_energy": "spectra",
-    "apply_mask": "spectra",
-    "build": "models",
-    "complement": "spectra",
-    "correctness": "evaluation",
-    "correlation": "spectra",
-    "full_plane": "spectra",
-    "heat_map": "heat_maps",
-    "jacobian_spectrum": "jacobian",
-    "l1_share": "spectra",
-    "learn_masks": "masks",
-    "make_synthetic": "synthetic",
-    "matched_control": "controls",
-    "minimal_masks": "minimal_masks",
-    "perturb": "attacks",
-    "radial_energy": "spectra",
-    "top_k": "controls",
-    "train": "training",
+    "AttackSpec": "core.config",
+    "Classifier": "explain.classifier",
+    "Explanation": "explain.explanation",
+    "FmlibError": "core.errors",
+    "FourierMask": "explain.fourier_mask",
+    "FrequencyMapSpec": "core.config",
+    "FrequencyMaps": "core.frequency_maps",
+    "ImageMaskSpec": "core.config",
+    "MaskSpec": "core.config",
+    "Masks": "core.masks",
+    "MinimalMaskSpec": "core.config",
+    "NetworkSpec": "core.config",
+    "Split": "core.data",
+    "SyntheticSpec": "core.config",
+    "TrainSpec": "core.config",
+    "angular_energy": "core.spectra",
+    "apply_mask": "core.spectra",
+    "build": "core.models",
+    "complement": "core.spectra",
+    "correctness": "core.evaluation",
+    "correlation": "core.spectra",
+    "heat_map": "core.heat_maps",
+    "jacobian_spectrum": "core.jacobian",
+    "l1_share": "core.spectra",
+    "learn_masks": "core.masks",
+    "make_synthetic": "core.synthetic",
+    "minimal_masks": "core.minimal_masks",
+    "perturb": "core.attacks",
+    "radial_energy": "core.spectra",
+    "train": "core.training",
 }
 
 __all__ = list(_MODULES)
@@ -70,8 +72,6 @@ if TYPE_CHECKING:
     from fmlib.core.config import NetworkSpec as NetworkSpec
     from fmlib.core.config import SyntheticSpec as SyntheticSpec
     from fmlib.core.config import TrainSpec as TrainSpec
-    from fmlib.core.controls import matched_control as matched_control
-    from fmlib.core.controls import top_k as top_k
     from fmlib.core.data import Split as Split
     from fmlib.core.errors import FmlibError as FmlibError
     from fmlib.core.evaluation import correctness as correctness
@@ -86,18 +86,20 @@ if TYPE_CHECKING:
     from fmlib.core.spectra import apply_mask as apply_mask
     from fmlib.core.spectra import complement as complement
     from fmlib.core.spectra import correlation as correlation
-    from fmlib.core.spectra import full_plane as full_plane
     from fmlib.core.spectra import l1_share as l1_share
     from fmlib.core.spectra import radial_energy as radial_energy
     from fmlib.core.synthetic import make_synthetic as make_synthetic
     from fmlib.core.training import train as train
+    from fmlib.explain.classifier import Classifier as Classifier
+    from fmlib.explain.explanation import Explanation as Explanation
+    from fmlib.explain.fourier_mask import FourierMask as FourierMask
 else:
 
     def __getattr__(name: str) -> Any:
         """Import an exported name at its first use."""
         if name not in _MODULES:
             raise AttributeError(f"module 'fmlib' has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(f"fmlib.core.{_MODULES[name]}"), name)
+        globals()[name] = value = getattr(import_module(f"fmlib.{_MODULES[name]}"), name)
         return value
 
 

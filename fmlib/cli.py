@@ -1,4 +1,4 @@
-"""The command line: `fmlib run`, `status`, `publish`, `data`, `bench` and `book`.
+"""The command line: `fmlib explain` and `compare`; `run`, `status`, `publish`, `data`, `bench` and `book`.
 
 Only light modules are imported here; each command imports what it needs, so that `fmlib --help` answers at once.
 """
@@ -68,6 +68,64 @@ app = typer.Typer(
 )
 book = typer.Typer(help="Build, publish or print the book. Needs a checkout of the project.", rich_markup_mode=None)
 app.add_typer(book, name="book")
+
+
+@app.command()
+def explain(
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torchvision:NAME, timm:NAME, package.module:factory, or FILE.pt2 written by torch.export.save.",
+        ),
+    ],
+    images: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of pictures; those below it count too.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the report; a former one is replaced.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="State of the model, safetensors (default: its published weights)."),
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of the classes, one per line.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Side of the images (default: as the model's publisher says, or 224)."),
+    ] = None,
+    count: Annotated[int, typer.Option(metavar="N", help="Number of pictures, evenly spaced by name.")] = 64,
+    mean: Annotated[
+        str | None, typer.Option(metavar="M,M,M", help="Mean that normalises pixels in [0, 1], for each channel.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="S,S,S", help="Standard deviation that normalises them, for each channel.")
+    ] = None,
+    centre: Annotated[
+        str | None,
+        typer.Option(metavar="C,C,C", help="Gray level about which masks filter, if the model normalises by itself."),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Forward and backward passes per image.")] = 60,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="About how long learning the masks may take (default: as long as needed)."),
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Find the frequencies that an image classifier needs, and write a report with a page to read."""
+    from fmlib.explain.command import Request
+    from fmlib.explain.command import explain as write_report
+
+    request = Request(model, images, out, weights, classes, size, count, mean, std, centre, steps, max_seconds, device)
+    print(f"written to {write_report(request, _say, progress=not quiet and sys.stderr.isatty())}")
+
+
+@app.command()
+def compare(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT", help="Folders that 'fmlib explain' wrote.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write, HTML; a former one is replaced.")],
+) -> None:
+    """Lay reports of several models side by side on one page."""
+    from fmlib.explain.card import write_comparison
+
+    print(f"written to {write_comparison(reports, out)}")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 import fmlib
+
+PACKAGE = Path(fmlib.__file__).parent
 
 
 def run_examples(docstring: str | None, name: str, namespace: dict[str, Any]) -> None:
@@ -34,8 +37,29 @@ def namespace() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", fmlib.__all__)
-def test_every_exported_name_has_an_example_that_works(name, namespace):
-    run_examples(inspect.getdoc(getattr(fmlib, name)), name, dict(namespace))
+def test_every_exported_name_has_an_example(name):
+    assert ">>> " in inspect.getdoc(getattr(fmlib, name))
+
+
+def examples(folder: str) -> list[tuple[str, str]]:
+    """The (module, name) of each public function, class and method below `fmlib.<folder>` that has an example."""
+    found = []
+    for path in sorted((PACKAGE / folder).glob("[a-z]*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                parts = [(node, node.name)]
+                parts += [(part, f"{node.name}.{part.name}") for part in node.body if isinstance(part, ast.FunctionDef)]
+                module = f"fmlib.{folder}.{path.stem}"
+                found += [(module, name) for part, name in parts if ">>> " in (ast.get_docstring(part) or "")]
+    return found
+
+
+@pytest.mark.parametrize(("module", "name"), [pair for folder in ("core", "explain") for pair in examples(folder)])
+def test_every_example_works(module, name, namespace):
+    value = importlib.import_module(module)
+    for part in name.split("."):
+        value = getattr(value, part)
+    run_examples(inspect.getdoc(value), f"{module}.{name}", dict(namespace))
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -73,6 +73,8 @@ def imagenette(root, images=2, names=("n01440764", "n02102040")):
 # -------------------------------------------------------------------------------------------------------- grammar
 
 COMMANDS = [
+    ["explain"],
+    ["compare"],
     ["run"],
     ["status"],
     ["publish"],
@@ -86,7 +88,9 @@ COMMANDS = [
 HEAVY = {"matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch", "torchvision", "tqdm", "umap"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["book", "build", "--help"], ["run", "--sed", "1"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["explain", "--help"], ["book", "build", "--help"], ["run", "--sed", "1"]]
+)
 def test_help_and_wrong_options_import_nothing_heavy(words):
     source = "import sys; from fmlib.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     result = python(source, *words)
@@ -95,7 +99,10 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
 
 
 def test_help_lists_the_commands(capsys):
-    for group in (["run", "status", "publish", "data", "bench", "book"], ["build", "publish", "pdf"]):
+    for group in (
+        ["explain", "compare", "run", "status", "publish", "data", "bench", "book"],
+        ["build", "publish", "pdf"],
+    ):
         assert main(["--help"] if "run" in group else ["book", "--help"]) == 0
         listed = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line]
         assert sorted(listed) == sorted(group)

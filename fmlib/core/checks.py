@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from fmlib.core.errors import FmlibError, require
 
 #: Images on which the model is tried.
 PROBES = 2
+EVAL = "If the model is a function, put the modules that it calls into eval mode"
 
 
 def check_classifier(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -31,23 +34,31 @@ def check_classifier(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     require(not torch.is_inference_mode_enabled(), "masks need gradients: leave torch.inference_mode()")
     with frozen(model), torch.enable_grad():
         pixels = images[:PROBES].detach().clone().requires_grad_()
-        try:
-            logits = model(pixels)
-        except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-            raise FmlibError(f"the model cannot take images {_described(images)}: {_first_line(error)}") from error
+        logits = _applied(model, pixels)
         _check_logits(logits, len(pixels), int(labels.max()) + 1)
         _check_gradient(logits, pixels)
         with torch.no_grad():
-            again, alone = model(pixels), model(pixels[:1])
+            again, alone = _applied(model, pixels), _applied(model, pixels[:1])
         scale = 1e-2 * float(logits.detach().abs().max())
         require(
             bool(torch.allclose(logits, again, rtol=0, atol=scale)),
-            "the model is stochastic, also in eval mode: the same images have different logits. Fix its randomness",
+            f"the model is stochastic: the same images have different logits in eval mode. {EVAL}",
         )
         require(
-            bool(torch.allclose(again[:1], alone, rtol=0, atol=scale)),
-            "the logits of an image depend on the other images of its batch: no image has a mask of its own",
+            alone.shape == again[:1].shape and bool(torch.allclose(again[:1], alone, rtol=0, atol=scale)),
+            f"the logits of an image depend on the other images of its batch, so it has no mask of its own. {EVAL}",
         )
+
+
+def _applied(model: nn.Module, pixels: Tensor) -> Any:
+    """What the model returns; whatever its code raises becomes an `FmlibError` of one line."""
+    try:
+        return model(pixels)
+    except FmlibError:
+        raise
+    except Exception as error:
+        shown = f"{_described(pixels)}, {len(pixels)} at once"
+        raise FmlibError(f"the model cannot take images {shown}: {_first_line(error)}") from error
 
 
 def _check_arrays(images: Tensor, labels: Tensor) -> None:

@@ -23,7 +23,8 @@ def top_k(half: Tensor, fraction: float) -> Tensor:
         that come first in the plane are selected.
 
     Example:
-        >>> fmlib.top_k(masks.half, fraction=0.1).shape
+        >>> from fmlib.core.controls import top_k
+        >>> top_k(masks.half, fraction=0.1).shape
         torch.Size([1, 16, 9])
     """
     flat = half.flatten(1)  # (B, F)
@@ -62,8 +63,9 @@ def matched_control(sets: Tensor, rng: torch.Generator, width: int | None = None
         One random set per given set, (B, H, W // 2 + 1) bool.
 
     Example:
-        >>> strongest = fmlib.top_k(masks.half, 0.1)
-        >>> control = fmlib.matched_control(strongest, torch.Generator().manual_seed(0))
+        >>> from fmlib.core.controls import matched_control, top_k
+        >>> strongest = top_k(masks.half, 0.1)
+        >>> control = matched_control(strongest, torch.Generator().manual_seed(0))
         >>> bool(control.sum() == strongest.sum())
         True
     """

@@ -35,7 +35,8 @@ def full_plane(half: Tensor, width: int) -> Tensor:
         FmlibError: `half` has another number of columns.
 
     Example:
-        >>> fmlib.full_plane(torch.rand(16, 9), width=16).shape
+        >>> from fmlib.core.spectra import full_plane
+        >>> full_plane(torch.rand(16, 9), width=16).shape
         torch.Size([16, 16])
     """
     require(half.shape[-1] == width // 2 + 1, f"a half mask of width {width} has {width // 2 + 1} columns")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fmlib.core.checks import check_classifier
-from fmlib.core.errors import require
+from fmlib.core.device import frozen
+from fmlib.core.errors import FmlibError, require
 
 #: Means and standard deviations by which torchvision's and timm's models are normalised, RGB.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: The largest standard deviation that can be one of pixels in [0, 1]; some models are normalised with 1.
+LARGEST_STD = 2
 
 
 class Classifier(nn.Module):
@@ -27,6 +32,8 @@ class Classifier(nn.Module):
         mean, std: by which the model's inputs are normalised, in units of pixels in [0, 1]: one number, or one per
             channel. Without them the model is given the images as they are.
         value_range: the values of black and white in the images.
+        centre: the gray level about which masks filter, in units of pixels in [0, 1]. Give it if the model normalises
+            its inputs itself (default: the level that the model sees as 0, which is `mean` if that is given).
 
     Raises:
         FmlibError: the model cannot be called, or a value does not make sense.
@@ -44,25 +51,31 @@ class Classifier(nn.Module):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        centre: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         require(callable(model), f"the model must be a module or a function, not {type(model).__name__}")
-        low, high = (float(value) for value in value_range)
-        require(low < high, f"value_range must be (black, white) with black < white, not {value_range}")
         require((mean is None) == (std is None), "give mean and std together, or neither")
         self.model = model
-        self.value_range = (low, high)
+        self.value_range = _range(value_range)
         self.mean, self.std = _per_channel("mean", mean), _per_channel("std", std)
-        require(
-            self.mean is None or bool(((self.mean >= 0) & (self.mean <= 1)).all()),
-            f"mean must be in units of pixels in [0, 1], not {mean}: divide it by 255",
-        )
-        require(self.std is None or bool((self.std > 0).all()), f"std must be positive, not {std}")
-
-    @property
-    def centre(self) -> Tensor:
-        """The gray level that the model subtracts, about which masks filter: (C, 1, 1) or (1, 1, 1)."""
-        return torch.zeros(1, 1, 1) if self.mean is None else self.mean
+        if self.mean is not None and self.std is not None:
+            inside = bool(((self.mean >= 0) & (self.mean <= 1)).all())
+            require(inside, f"mean must be in units of pixels in [0, 1], not {mean}: divide values up to 255 by 255")
+            require(bool((self.std > 0).all()), f"std must be positive, not {std}")
+            small = bool((self.std <= LARGEST_STD).all())
+            require(small, f"std must be in units of pixels in [0, 1], not {std}: divide values up to 255 by 255")
+            lengths = {len(self.mean), len(self.std)} - {1}
+            require(len(lengths) < 2, f"mean has {len(self.mean)} channels and std has {len(self.std)}")
+        level = _per_channel("centre", centre)
+        if level is None:
+            low, high = self.value_range
+            level = torch.full((1, 1, 1), min(max(-low / (high - low), 0.0), 1.0)) if self.mean is None else self.mean
+        inside = bool(((level >= 0) & (level <= 1)).all())
+        require(inside, f"centre must be in units of pixels in [0, 1], not {centre}: divide values up to 255 by 255")
+        self.centre = level  # (C, 1, 1) or (1, 1, 1)
+        if not isinstance(model, nn.Module):  # other libraries ask the first parameter for the device
+            self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)
 
     def pixels(self, images: Tensor, labels: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
         """Checked pixels in [0, 1] (N, C, H, W) and labels (N,) of images in the declared range.
@@ -75,6 +88,8 @@ class Classifier(nn.Module):
             FmlibError: as `check_classifier`, or the values are not in the declared range.
         """
         require(isinstance(images, Tensor), f"images must be a torch tensor, not {type(images).__name__}")
+        if not isinstance(self.model, nn.Module):
+            self.anchor.data = self.anchor.data.to(images.device)
         low, high = self.value_range
         if images.dtype == torch.uint8:
             require((low, high) == (0, 255), "images of type uint8 have the value_range (0, 255): declare it")
@@ -83,30 +98,27 @@ class Classifier(nn.Module):
             self._check_range(images)
             images = ((images.detach().clone() - low) / (high - low)).clamp(0, 1)
             images = images if images.dtype == torch.float64 else images.float()
-        given = 1 if self.mean is None or images.ndim != 4 else len(self.mean)
-        require(given in (1, *images.shape[1:2]), f"mean has {given} channels but the images are {tuple(images.shape)}")
+        for name, value in (("mean", self.mean), ("std", self.std), ("centre", self.centre)):
+            given = 1 if value is None or images.ndim != 4 else len(value)
+            fits = given in (1, *images.shape[1:2])
+            require(fits, f"{name} has {given} channels but the images have shape {tuple(images.shape)}")
         if labels is None:
             check_classifier(self, images, torch.zeros(max(len(images), 1), dtype=torch.int64, device=images.device))
             return images, self.predict(images)
-        if isinstance(labels, int) and not isinstance(labels, bool):
-            labels = torch.full((len(images),), labels, device=images.device)
-        require(isinstance(labels, Tensor), f"labels must be a torch tensor or one number, not {type(labels).__name__}")
-        require(
-            labels.shape[:1] == images.shape[:1], f"there are {len(images)} images and labels {tuple(labels.shape)}"
-        )
-        check_classifier(self, images, labels.detach().clone())
-        return images, labels.detach().clone()
+        labels = _targets(labels, images)
+        check_classifier(self, images, labels)
+        return images, labels
 
     def predict(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
-        """The predicted class of each image: pixels (N, C, H, W) in [0, 1] -> (N,)."""
-        with torch.no_grad():
+        """The class of each image that the model predicts in eval mode: pixels (N, C, H, W) in [0, 1] -> (N,)."""
+        with frozen(self), torch.no_grad():
             return torch.cat([self(part).argmax(1) for part in pixels.split(batch_size)])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
         if self.mean is None:
             low, high = self.value_range
-            inputs = pixels if (low, high) == (0, 1) else low + (high - low) * pixels
+            inputs = pixels.clone() if (low, high) == (0, 1) else low + (high - low) * pixels  # models may overwrite it
         else:
             assert self.std is not None
             inputs = (pixels - self.mean.to(pixels)) / self.std.to(pixels)
@@ -119,7 +131,7 @@ class Classifier(nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The floating-point type of the model's weights, if it has any."""
-        weights = self.parameters() if isinstance(self.model, nn.Module) else iter(())
+        weights = self.model.parameters() if isinstance(self.model, nn.Module) else iter(())
         return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
 
     def fingerprint(self) -> str:
@@ -135,17 +147,43 @@ class Classifier(nn.Module):
         """Raise `FmlibError` unless finite images lie in the declared range and use more than a 250th of it."""
         low, high = self.value_range
         least, most = (float(value) for value in images.detach().aminmax())
+        require(math.isfinite(least + most), "the images have NaN or infinite pixels: repair or remove them")
         slack = 1e-3 * (high - low)
         advice = "declare another value_range, or give pixels and let mean and std normalise them"
         require(
-            not (least < low - slack or most > high + slack),
+            low - slack <= least and most <= high + slack,
             f"the images have values from {least:.3g} to {most:.3g}, outside the range {low:g} to {high:g}: {advice}",
         )
         require(
-            not most - low <= 0.004 * (high - low),
+            most - low > 0.004 * (high - low),
             f"the images are black: their values in the range {low:g} to {high:g} reach {most:.3g} only. "
             "Were they divided by 255 twice?",
         )
+
+
+def _range(value: Any) -> tuple[float, float]:
+    """A checked value_range."""
+    try:
+        low, high = (float(bound) for bound in value)
+    except (TypeError, ValueError) as error:
+        raise FmlibError(f"value_range must be two numbers, (black, white), not {value!r}") from error
+    require(-math.inf < low < high < math.inf, f"value_range must be (black, white) with black < white, not {value!r}")
+    return low, high
+
+
+def _targets(labels: Any, images: Tensor) -> Tensor:
+    """Labels (N,), from a tensor or from one number for all images; their values are left to `check_classifier`."""
+    if isinstance(labels, Integral) and not isinstance(labels, bool):
+        number = int(labels)
+        require(0 <= number < 2**31, f"labels must be class numbers from 0, not {number}")
+        labels = torch.tensor(number, device=images.device)
+    if not isinstance(labels, Tensor):
+        raise FmlibError(f"labels must be a torch tensor or one number, not {type(labels).__name__}")
+    if labels.ndim == 0:
+        labels = labels.expand(len(images))
+    fits = labels.shape[:1] == images.shape[:1]
+    require(fits, f"there are {len(images)} images, but the labels have shape {tuple(labels.shape)}")
+    return labels.detach().clone()
 
 
 def _per_channel(name: str, value: float | Sequence[float] | None) -> Tensor | None:
@@ -155,8 +193,7 @@ def _per_channel(name: str, value: float | Sequence[float] | None) -> Tensor | N
     try:
         found = torch.as_tensor(value, dtype=torch.float32).flatten()
     except (TypeError, ValueError, RuntimeError) as error:
-        require(False, f"{name} must be one number or one per channel, not {value!r} ({error})")
-        raise
+        raise FmlibError(f"{name} must be one number or one per channel, not {value!r}") from error
     require(len(found) > 0 and bool(torch.isfinite(found).all()), f"{name} must be finite numbers, not {value!r}")
     return found[:, None, None]
 

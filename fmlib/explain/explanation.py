@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fmlib import __version__
@@ -76,12 +76,8 @@ class Explanation:
             "weights_sha256": classifier.fingerprint(),
         }
         found = cls(masks, pixels, labels, index, centre, labels == labels, labels == labels, about)
-        with torch.no_grad():
-            training = classifier.training
-            classifier.eval()
-            found.kept = classifier.predict(found.filtered) == labels
-            found.kept_complement = classifier.predict(found.complement) == labels
-            classifier.train(training)
+        found.kept = classifier.predict(found.filtered) == labels
+        found.kept_complement = classifier.predict(found.complement) == labels
         return found
 
     @property
@@ -128,10 +124,11 @@ class Explanation:
         values = {name: getattr(self.masks if hasattr(self.masks, name) else self, name) for name in TENSORS}
         values["half"] = self.masks.half
         about = json.dumps(self.about | {"width": self.masks.width})
+        content = save({name: value.contiguous().cpu() for name, value in values.items()}, {"about": about})
         try:
-            save_file({name: value.contiguous().cpu() for name, value in values.items()}, path, {"about": about})
-        except (OSError, SafetensorError) as error:
-            raise FmlibError(f"cannot write {path}: {error}") from error
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise FmlibError(f"cannot write {path}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -145,11 +142,9 @@ class Explanation:
                 about = json.loads((file.metadata() or {})["about"])
                 values = {name: file.get_tensor(name) for name in TENSORS}
             width = int(about.pop("width"))
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise FmlibError(f"{path} is not a file of fmlib's masks: {error}") from error
-        rows, columns = values["images"].shape[-2], width // 2 + 1
-        fits = values["half"].shape[-2:] == (rows, columns) and len(values["labels"]) == len(values["images"])
-        require(fits, f"{path} is damaged: its masks {tuple(values['half'].shape)} do not fit its images")
+        except (OSError, SafetensorError, AttributeError, KeyError, ValueError, TypeError) as error:
+            raise FmlibError(f"{path} is not a file of fmlib's masks: {' '.join(str(error).split())}") from error
+        require(_fits(values, width), f"{path} is damaged: its masks, images and labels do not fit together")
         masks = Masks(values.pop("half"), width, values.pop("converged"), values.pop("epochs"), {})
         return cls(masks, **values, about=about)
 
@@ -166,3 +161,15 @@ class Explanation:
         from fmlib.explain.figures import examples
 
         return examples(self, names, rows)
+
+
+def _fits(values: dict[str, Tensor], width: int) -> bool:
+    """Whether the tensors of a file have the shapes that `Explanation` and `Masks` promise."""
+    half, images, index, centre = (values[name] for name in ("half", "images", "index", "centre"))
+    if images.ndim != 4 or half.ndim not in (3, 4) or centre.ndim != 3:
+        return False
+    fits = (*half.shape[-2:], images.shape[3]) == (images.shape[2], width // 2 + 1, width)
+    fits &= half.ndim == 3 or half.shape[1] == images.shape[1]
+    fits &= all(values[name].shape == images.shape[:1] for name in ("labels", "index", "kept", "kept_complement"))
+    fits &= all(values[name].shape == half.shape[:1] for name in ("converged", "epochs"))
+    return bool(fits) and len(index) > 0 and int(index.min()) >= 0 and int(index.max()) < len(half)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -47,11 +48,11 @@ class FourierMask:
     """Learns which frequencies of images a classifier needs (Karantzas et al., 2022).
 
     A mask M in [0, 1] on the Fourier plane of an image minimises exp(d^2) + penalty * mean(M), where d is the change of
-    the model's cross-entropy when the image is filtered by M about the mean that the model subtracts.
+    the model's cross-entropy when the image is filtered by M about the gray level that the model sees as 0.
 
     Args:
         model: a module or a function that returns logits, see `Classifier`; or a `Classifier`.
-        mean, std, value_range: how the model's inputs are normalised, see `Classifier`.
+        mean, std, value_range, centre: how the model's inputs are normalised, see `Classifier`.
         solver: "slp", minimal masks by sequential convex steps (`minimal_masks`), or "adam", the authors' schedule
             (`learn_masks`).
         penalty: weight of the mean of M in the objective.
@@ -79,6 +80,7 @@ class FourierMask:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        centre: float | Sequence[float] | None = None,
         solver: str = "slp",
         penalty: float = 0.07,
         steps: int | None = None,
@@ -89,15 +91,19 @@ class FourierMask:
         progress: bool = False,
     ) -> None:
         require(solver in SOLVERS, f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
-        require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-        require(max_seconds is None or max_seconds > 0, f"max_seconds must be positive, not {max_seconds}")
-        require(seed is None or seed >= 0, f"seed must be 0 or more, not {seed}")
+        for name, number, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+            whole = isinstance(number, Integral) and not isinstance(number, bool) and number >= least
+            require(number is None or whole, f"{name} must be a whole number of at least {least}, not {number!r}")
+        for name, value in (("penalty", penalty), ("max_seconds", max_seconds)):
+            positive = isinstance(value, Real) and 0 < value < math.inf
+            require(positive or (name == "max_seconds" and value is None), f"{name} must be positive, not {value!r}")
         require(solver == "slp" or not per_channel, 'masks per channel need solver="slp"')
-        given = isinstance(model, Classifier)
-        require(not (given and (mean or std)), "the classifier has a mean and std already")
-        self.classifier: Classifier = (
-            model if isinstance(model, Classifier) else Classifier(model, mean=mean, std=std, value_range=value_range)
-        )
+        if isinstance(model, Classifier):
+            untouched = mean is std is centre is None and tuple(value_range) == (0, 1)
+            require(untouched, "a Classifier has its own mean, std, value_range and centre: give them to it alone")
+            self.classifier = model
+        else:
+            self.classifier = Classifier(model, mean=mean, std=std, value_range=value_range, centre=centre)
         if solver == "slp":
             self.spec: MinimalMaskSpec | ImageMaskSpec = MinimalMaskSpec(
                 penalty=penalty, steps=60 if steps is None else steps, per_channel=per_channel
@@ -107,18 +113,21 @@ class FourierMask:
         self.solver, self.batch_size, self.seed = solver, batch_size, seed
         self.max_seconds, self.progress = max_seconds, progress
 
-    def attribute(self, images: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, images: Any, target: Tensor | int | None = None) -> Any:
         """Masks in the shape of the images, as attribution libraries expect them.
 
         Args:
-            images: (N, C, H, W), in the declared range.
+            images: (N, C, H, W), in the declared range; or a tuple of them alone, as Captum's metrics give it.
             target: the labels whose loss is kept, (N,) or one for all (default: the model's own predictions).
 
         Returns:
             M over the full Fourier plane with DC at (0, 0), in [0, 1]: (N, C, H, W), equal for all channels unless
-            `per_channel`.
+            `per_channel`. For a tuple, a tuple.
         """
-        full = self.fit(images, target).masks.full()
+        if isinstance(images, tuple):
+            require(len(images) == 1, f"give one tensor of images, not {len(images)}")
+            return (self.attribute(images[0], target),)
+        full = self._fit(images, target, "none").masks.full()
         return (full if full.ndim == 4 else full[:, None].expand(-1, images.shape[1], -1, -1)).clone()
 
     def fit(self, images: Tensor, target: Tensor | int | None = None, *, shared: str = "none") -> Explanation:
@@ -135,6 +144,9 @@ class FourierMask:
         Raises:
             FmlibError: the model or the images fail the check (`Classifier.pixels`), or `max_seconds` is too short.
         """
+        return self._fit(images, target, shared)
+
+    def _fit(self, images: Tensor, target: Tensor | int | None, shared: str) -> Explanation:
         choices = ("none", "class", "all")
         require(shared in choices, f"unknown value {shared!r} of shared: choose one of {', '.join(choices)}")
         require(shared == "none" or not getattr(self.spec, "per_channel", False), "shared masks have no channels")
@@ -149,7 +161,7 @@ class FourierMask:
             warnings.warn(
                 f"{unconverged} of {len(masks.half)} masks did not converge: they lose the label or change the loss. "
                 "Increase steps, or keep to labels that the model predicts",
-                stacklevel=2,
+                stacklevel=3,
             )
         return Explanation.of(self.classifier, pixels, labels, index, masks, spec, self.seed)
 

@@ -32,6 +32,7 @@ class Loaded:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None  # side of the images, pixels
+    device: torch.device | None = None  # where it must run
 
 
 def load_model(name: str, weights: Path | None = None) -> Loaded:
@@ -48,7 +49,7 @@ def load_model(name: str, weights: Path | None = None) -> Loaded:
     """
     if name.endswith(".pt2"):
         require(weights is None, "a .pt2 program has its weights inside: leave out --weights")
-        return Loaded(_exported(Path(name)))
+        return _exported(Path(name))
     source, _, rest = name.partition(":")
     require(bool(source and rest), f"unknown model {name!r}: torchvision:NAME, timm:NAME, module:factory or FILE.pt2")
     try:
@@ -88,8 +89,8 @@ def _named(source: str, rest: str, *, pretrained: bool) -> Loaded:
     return Loaded(factory())
 
 
-def _exported(path: Path) -> Any:
-    """An exported program as a function; its module can neither be trained nor evaluated, as it is traced."""
+def _exported(path: Path) -> Loaded:
+    """An exported program as a function: its module refuses `eval` and `train`. It runs where it was exported."""
     require(path.is_file(), f"there is no file {path}")
     try:
         module = torch.export.load(path).module()
@@ -97,7 +98,8 @@ def _exported(path: Path) -> Any:
         raise FmlibError(f"{path} is not a program of torch.export.save: {type(error).__name__}") from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return lambda images: module(images)
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return Loaded(lambda images: module(images), device=device)
 
 
 def _restore(model: Any, path: Path) -> None:

@@ -6,6 +6,7 @@ are the model's own predictions, so that shares of predictions kept start at 100
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -71,11 +72,12 @@ class Report:
 
     Attributes:
         rows: the numbers.
-        curves: name -> (bands,) or (bands, 3): value, low and high.
+        curves: name -> (bands, 3): mean over the images, low and high; that of the heat map has one band per radius.
         images: masks of each image.
         dataset: one mask for all images.
         heat: share of predictions changed by noise of each frequency of `frequencies`, (F,).
-        frequencies: (F, 2), cycles per image.
+        frequencies: (F, 2), cycles per image; `DIRECTIONS` for each radius.
+        radii: of the heat map, as fractions of the Nyquist frequency.
         seconds: how long the measurement took.
     """
 
@@ -85,6 +87,7 @@ class Report:
     dataset: Explanation
     heat: np.ndarray
     frequencies: np.ndarray
+    radii: list[float]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,12 +96,14 @@ class Report:
             "fmlib": __version__,
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
+            "images_sha256": _hash(self.images.images),
             "seconds": self.seconds,
             "about": self.images.about,
             "n": len(self.images.images),
             "size": list(self.images.images.shape[-2:]),
             "rows": [row.as_dict() for row in self.rows],
             "curves": {name: np.asarray(curve).tolist() for name, curve in self.curves.items()},
+            "radii": self.radii,
             "heat": [
                 {"frequency": pair.tolist(), "share": float(share)}
                 for pair, share in zip(self.frequencies, self.heat, strict=True)
@@ -110,7 +115,8 @@ def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = l
     """Measure a model on images.
 
     Args:
-        door: the model, its solver and its options.
+        door: the model, its solver and its options; its `max_seconds` bounds the masks of the images, and again the
+            mask of all images.
         images: (N, C, H, W) in the declared range, at least 2.
         say: called with a line of progress before each part.
 
@@ -124,7 +130,8 @@ def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = l
     say(f"masks of {len(pixels)} images")
     found = door.fit(images, labels)
     say("one mask for all images")
-    dataset = FourierMask(classifier, penalty=0.2, progress=door.progress).fit(images, labels, shared="all")
+    shared = FourierMask(classifier, penalty=0.2, max_seconds=door.max_seconds, progress=door.progress)
+    dataset = shared.fit(images, labels, shared="all")
     with frozen(classifier):
         say("controls")
         rows = [*_size(found), *_sufficiency(classifier, found), *_shared(classifier, dataset)]
@@ -132,19 +139,19 @@ def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = l
         say("Jacobian spectrum")
         rows += _jacobian(classifier, pixels, labels, curves)
         say("heat map")
-        frequencies, heat = _heat_map(classifier, pixels, labels, rows, curves)
+        radii, frequencies, heat = _heat_map(classifier, pixels, labels, rows, curves)
         say("attack")
         rows += _attack(classifier, pixels, labels, curves)
-    return Report(rows, curves, found, dataset, heat, frequencies, time.perf_counter() - start)
+    return Report(rows, curves, found, dataset, heat, frequencies, radii, time.perf_counter() - start)
 
 
 def _size(found: Explanation) -> list[Row]:
     """How many frequencies the image masks hold, and how low they are."""
     height, width = found.images.shape[-2:]
     full = _one_plane(found.masks.full())
-    low = 100 * low_share(full).cpu().numpy()
+    low = low_share(full)
     uniform = float(100 * low_share(torch.ones(height, width)))
-    share = average(100 * found.nonzero_share.cpu().numpy())
+    share = percent(found.nonzero_share)
     return [
         Row(
             "Frequencies in the image masks",
@@ -156,7 +163,7 @@ def _size(found: Explanation) -> list[Row]:
         ),
         Row(
             "Energy of the image masks below a third of the largest frequency",
-            average(low),
+            percent(low),
             "%",
             exact(uniform, 1),
             "a mask that keeps all frequencies",
@@ -167,10 +174,10 @@ def _size(found: Explanation) -> list[Row]:
 
 def _sufficiency(classifier: Classifier, found: Explanation) -> list[Row]:
     """Predictions kept by the masks' frequencies alone and without them, against random sets of the same radii."""
-    rng = generator(SEED, "report controls", found.images.device)
     sets = found.half > 0
     flat = sets if sets.ndim == 3 else sets.flatten(0, 1)
-    control = matched_control(flat, rng, found.masks.width).view_as(sets)
+    drawn = matched_control(flat.cpu(), generator(SEED, "report controls"), found.masks.width)
+    control = drawn.view_as(sets).to(sets.device)
 
     def kept(mask: Tensor) -> Measured:
         filtered = apply_mask(found.images, mask.to(found.images.dtype), found.centre)
@@ -258,7 +265,7 @@ def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: di
         torch.fft.fft2(plane).abs().mean(1) for plane in (gradients, pixels - pixels.mean((2, 3), True))
     )
     curves["Jacobian radial"] = _curve(radial_energy(amplitude, BANDS))
-    low, reference = (average(100 * low_share(plane).cpu().numpy()) for plane in (amplitude, natural))
+    low, reference = (percent(low_share(plane)) for plane in (amplitude, natural))
     return [
         Row(
             "Energy of the input gradients below a third of the largest frequency",
@@ -266,44 +273,53 @@ def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: di
             "%",
             reference,
             "the same of the images",
-            "Where the loss is most sensitive: gradients concentrate on what changes the loss, not on what images have.",
+            "Where the loss is most sensitive. Gradients show what changes the loss, not what images contain.",
         )
     ]
 
 
 def _heat_map(
     classifier: Classifier, pixels: Tensor, labels: Tensor, rows: list[Row], curves: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[list[float], np.ndarray, np.ndarray]:
     """Predictions changed by noise of single frequencies, against white noise; adds to `rows` and `curves`."""
     height, width = pixels.shape[-2:]
     count = min(len(pixels), HEAT_IMAGES)
-    angles = torch.arange(DIRECTIONS) * math.pi / DIRECTIONS
-    pairs = [
-        (round(part * height / 2 * math.sin(angle)) % height, round(part * width / 2 * abs(math.cos(angle))))
-        for part in RADII
-        for angle in angles.tolist()
-    ]
-    frequencies = torch.tensor(pairs)
+    radii, frequencies = heat_frequencies(height, width)
     norm = NOISE * math.sqrt(height * width)
     data = _Pixels(pixels[:count], labels[:count])
     changed = errors(classifier, data, norm, seed=SEED, frequencies=frequencies).float()  # (N, F)
-    rings = changed.view(count, len(RADII), DIRECTIONS).mean(2)  # (N, radii)
+    rings = changed.view(count, len(radii), DIRECTIONS).mean(2)  # (N, radii)
     curves["heat radial"] = _curve(rings)
     noise = NOISE * torch.randn(data.images.shape, generator=generator(SEED, "white noise")).to(pixels)
     white = classifier.predict((data.images + noise).clamp(0, 1)) != data.labels
     worst = int(rings.mean(0).argmax())
     rows.append(
         Row(
-            f"Predictions changed by noise of one frequency at {RADII[worst]:g} of the Nyquist frequency (the worst)",
-            average(100 * rings[:, worst].numpy()),
+            "Predictions changed by noise of one frequency at the worst radius",
+            percent(rings[:, worst]),
             "%",
             wilson(white.cpu().numpy()),
             "white noise of the same norm",
-            f"Noise of root mean square {NOISE:g} per pixel. The radius was chosen as the worst of {len(RADII)}, which "
-            "favours it over the control.",
+            f"Noise of root mean square {NOISE:g} per pixel, at {radii[worst]:g} of the Nyquist frequency, which is "
+            f"the worst of {len(radii)} radii: a choice that favours it over the control.",
         )
     )
-    return frequencies.numpy(), changed.mean(0).numpy()
+    return radii, frequencies.numpy(), changed.mean(0).numpy()
+
+
+def heat_frequencies(height: int, width: int) -> tuple[list[float], Tensor]:
+    """The radii of the heat map that are at least one cycle per image, and `DIRECTIONS` frequencies of each.
+
+    Returns:
+        Fractions of the Nyquist frequency, and (F, 2) pairs of cycles per image in the half plane.
+    """
+    radii = [part for part in RADII if part * min(height, width) / 2 >= 1] or [RADII[-1]]
+    pairs = []
+    for part in radii:
+        for angle in (torch.arange(DIRECTIONS) * math.pi / DIRECTIONS).tolist():
+            down, across = round(part * height / 2 * math.sin(angle)), round(part * width / 2 * math.cos(angle))
+            pairs.append((down % height, across) if across >= 0 else (-down % height, -across))
+    return radii, torch.tensor(pairs)
 
 
 class _Pixels(Split):
@@ -328,7 +344,7 @@ def _attack(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict
     spectra = [torch.fft.fft2(changed - pixels).abs().mean(1) for changed in (attacked, random)]
     curves["attack radial"] = _curve(radial_energy(spectra[0], BANDS))
     kept = [wilson((classifier.predict(changed) == labels).cpu().numpy()) for changed in (attacked, random)]
-    low = [average(100 * low_share(spectrum).cpu().numpy()) for spectrum in spectra]
+    low = [percent(low_share(spectrum)) for spectrum in spectra]
     size = f"{255 * ATTACK.epsilon:.0f}/255"
     return [
         Row(
@@ -348,6 +364,17 @@ def _attack(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict
             "Where the attack acts.",
         ),
     ]
+
+
+def percent(shares: Tensor) -> Measured:
+    """Mean of shares (N,) in percent with its normal 95% interval, cut to what a share can be."""
+    value, low, high, n = average(100 * shares.cpu().double().numpy())
+    return Measured(value, max(low, 0.0), min(high, 100.0), n)
+
+
+def _hash(images: Tensor) -> str:
+    """SHA-256 of images (N, C, H, W) in steps of 1/255, to see whether reports have the same."""
+    return hashlib.sha256((255 * images).round().byte().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _one_plane(full: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ import fmlib
 
 #: The modules on the page, below `fmlib`: the library first, then how results are computed, published and shown.
 MODULES = (
-    "core.config", "core.errors", "core.device", "core.data", "core.synthetic", "core.models", "core.augment",
-    "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks",
+    "explain.fourier_mask", "explain.classifier", "explain.explanation", "explain.loading", "explain.report",
+    "explain.card",
+    "core.config", "core.errors", "core.checks", "core.device", "core.data", "core.synthetic", "core.models",
+    "core.augment", "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks",
     "core.minimal_masks", "core.frequency_maps", "core.mask_optimizer", "core.controls",
     "core.jacobian", "core.heat_maps", "core.intervals",
     "pipeline.store", "pipeline.experiment", "pipeline.results", "pipeline.claims",
