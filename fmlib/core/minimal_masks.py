@@ -16,12 +16,14 @@ upper bounds in descending order of |q| / w, as long as the change of the loss t
 entry pays while the remaining |d + q . D| exceeds penalty * w / (2 |q|). With a penalty of 0, the step solves the
 linear programme min w . D subject to q . D = -d.
 
-**Trust region.** Every image has its own radius eta, at most radius * 0.01^(t / T) in step t of T. An iterate is
-accepted if |d| is at most 0.01 or that of the last accepted one, or if the objective fell; eta then grows by a quarter.
-Otherwise the step starts again from the last accepted mask with half the radius. The test needs no further pass, since
-the next iterate's own is used. After a third of the steps, the accepted mask must keep the label if any has. The result
-is the iterate with the lowest objective among those that keep the label, or among all if none does. Where the label
-leads by a few percent of probability only, keeping it may take a far larger mask than keeping the loss.
+**Trust region.** The reach of an entry f is eta_f = eta * (s / |X_f|)^(1/4), where |X_f| is the amplitude of the image
+at f and s its mean: what hardly changes the image may change more. Every image has its own radius eta, at most
+radius * 0.01^(t / T) in step t of T. An iterate is accepted if |d| is at most that of the last accepted one or
+0.5 * 0.02^(t / T), or if the objective fell; eta then grows by a quarter. Otherwise the step starts again from the last
+accepted mask with half the radius. The test needs no further pass, since the next iterate's own is used. After a third
+of the steps, the accepted mask must keep the label if any has. The result is the iterate with the lowest objective
+among those that keep the label, or among all if none does. Where the label leads by a few percent of probability only,
+keeping it may take a far larger mask than keeping the loss.
 
 **Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and
 after a resume. In float32, rounding may lead to another mask of the same quality: `Masks.stability` measures how much
@@ -31,6 +33,7 @@ masks differ.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,12 +51,12 @@ from fmlib.core.spectra import column_weights, filter_spectrum
 
 #: Halvings of the interval in which `knapsack_step` looks for its threshold: to the precision of float32.
 BISECTIONS = 24
-#: Share of the radius that is left at the last step.
-DECAY = 0.01
-#: The |d| that is always accepted, and that a converged mask must not exceed.
-TOLERANCE = 0.01
-#: Share of the steps in which an iterate may lose the label.
-EARLY = 1 / 3
+#: The share of the radius that is left at the last step, and that of the steps in which an iterate may lose the label.
+DECAY, EARLY = 0.01, 1 / 3
+#: The |d| that is always accepted in the first and the last step; a converged mask must not exceed the last.
+LOOSE, TOLERANCE = 0.5, 0.01
+#: The exponent by which an entry's reach falls with the amplitude of the image, and its least and largest factor.
+EXPONENT, FACTORS = 0.25, (0.05, 20)
 
 
 def knapsack_step(
@@ -66,7 +69,7 @@ def knapsack_step(
         grad: q, the gradients of d, (B, F).
         change: d, the change of the loss at M, (B, 1).
         weights: w, positive, (F,).
-        radius: eta, (B, 1).
+        radius: eta, (B, F) or (B, 1).
         penalty: weight of w . D; 0 asks for q . D = -d at the least weight.
 
     Returns:
@@ -106,7 +109,9 @@ class _Batch:
         spec: MinimalMaskSpec,
         centre: float | Tensor,
         bands: Tensor | None,
+        chosen: slice,
     ) -> None:
+        images, labels = images[chosen], labels[chosen]
         self.model, self.labels, self.spec, self.centre, self.size = model, labels, spec, centre, images.shape[-2:]
         self.spectrum = torch.fft.rfft2(images - centre)
         self.shape = self.spectrum.shape[1 if spec.per_channel else 2 :]
@@ -116,11 +121,23 @@ class _Batch:
         self.bands = None if bands is None else bands.to(images.device).expand(self.shape).flatten()
         if self.bands is not None:
             self.weights = self.weights.new_zeros(int(self.bands.max()) + 1).index_add(0, self.bands, self.weights)
+        self.factors = self._factors()
         with torch.no_grad():
             self.reference = cross_entropy(self._logits(images), labels, reduction="none")
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.model(images.contiguous(memory_format=torch.channels_last)).to(images.dtype)
+
+    def _factors(self) -> Tensor:
+        """The reach of each entry in units of the radius, (B, F)."""
+        power = self.spectrum.abs().square()
+        amplitude = (power if self.spec.per_channel else power.sum(1)).sqrt().flatten(1)
+        if self.bands is not None:
+            sums = amplitude.new_zeros(len(amplitude), len(self.weights)).index_add(1, self.bands, amplitude)
+            amplitude = sums / torch.bincount(self.bands)
+        tiny = torch.finfo(amplitude.dtype).tiny
+        relative = amplitude.mean(1, keepdim=True).clamp_min(tiny) / amplitude.clamp_min(tiny)
+        return relative.pow(EXPONENT).clamp(*FACTORS)
 
     def half(self, mask: Tensor) -> Tensor:
         """Masks (B, F) as half planes (B, H, W // 2 + 1), or (B, C, H, W // 2 + 1) with one plane per channel."""
@@ -150,18 +167,17 @@ class _Batch:
             finite = torch.isfinite(objective) & torch.isfinite(grad).all(1, keepdim=True)
             better = (kept & ~best["kept"]) | ((kept == best["kept"]) & (objective < best["objective"]))
             best = _replaced(best, now, finite & better)
-            close = change.abs() <= accepted["change"].abs().clamp_min(TOLERANCE)
-            passes = finite & (close | (objective < accepted["objective"]))
-            if step >= EARLY * spec.steps:  # from here on the label must stay
-                passes = passes & (kept | ~accepted["kept"])
+            part = step / max(spec.steps - 1, 1)
+            close = change.abs() <= accepted["change"].abs().clamp_min(LOOSE * (TOLERANCE / LOOSE) ** part)
+            late = step >= EARLY * spec.steps  # from here on the label must stay
+            passes = finite & (close | (objective < accepted["objective"])) & (kept | ~accepted["kept"] | (not late))
             accepted = _replaced(accepted, now, passes)
-            if step >= EARLY * spec.steps:
+            if late:
                 accepted = _replaced(accepted, best, best["kept"] & ~accepted["kept"])
             history.append(torch.cat((invariance, share, kept, change.abs() > spec.clip), 1))
-            largest = spec.radius * DECAY ** (step / max(spec.steps - 1, 1))
-            radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(largest)
-            reached = (accepted["mask"], accepted["grad"], accepted["change"])
-            mask = (accepted["mask"] + knapsack_step(*reached, self.weights, radius, spec.penalty)).clamp(0, 1)
+            radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(spec.radius * DECAY**part)
+            reached, reach = (accepted["mask"], accepted["grad"], accepted["change"]), radius * self.factors
+            mask = (accepted["mask"] + knapsack_step(*reached, self.weights, reach, spec.penalty)).clamp(0, 1)
             bar.update()
         converged = best["kept"] & (best["change"].abs() <= TOLERANCE)
         found = {"half": self.half(best["mask"]), "converged": converged[:, 0]}
@@ -219,7 +235,8 @@ def minimal_masks(
     check_classifier(model, images, labels)
     keep_freed_memory()
     with frozen(model), full_precision(), torch.enable_grad():
-        parts = _parts(model, images, labels, spec, seed, centre, bands, batch_size, checkpoint, progress)
+        make = partial(_Batch, model, images, labels, spec, centre, bands)
+        parts = _parts(make, len(images), batch_size, seed, checkpoint, progress)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     history = dict(zip(("invariance", "l1_share", "kept", "clipped"), joined["history"].permute(2, 1, 0), strict=True))
     steps = torch.full((len(images),), spec.steps, device="cpu")
@@ -232,39 +249,27 @@ def _check_bands(bands: Tensor | None, images: Tensor) -> None:
     """Raise `FmlibError` unless `bands` numbers the half plane of the images from 0 without gaps."""
     if bands is not None:
         shape = (images.shape[-2], images.shape[-1] // 2 + 1)
+        numbered = bands.dtype == torch.int64 and bands.unique().tolist() == list(range(bands.max() + 1))
         require(
-            bands.shape == shape
-            and bands.dtype == torch.int64
-            and bands.unique().tolist() == list(range(bands.max() + 1)),
-            f"bands must be int64 of shape {shape}, numbered from 0 without gaps",
+            bands.shape == shape and numbered, f"bands must be int64 of shape {shape}, numbered from 0 without gaps"
         )
 
 
 def _parts(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    spec: MinimalMaskSpec,
-    seed: int | None,
-    centre: float | Tensor,
-    bands: Tensor | None,
-    batch_size: int,
-    checkpoint: Checkpoint | None,
-    progress: bool,
+    make: Callable[[slice], _Batch], count: int, size: int, seed: int | None, saved: Checkpoint | None, progress: bool
 ) -> list[dict[str, Tensor]]:
-    """What `_Batch.solve` returns for each batch, on the CPU; the arguments are those of `minimal_masks`."""
-    state = (checkpoint.load() if checkpoint else None) or {"parts": []}
+    """What `_Batch.solve` returns for each batch of `size` among `count` images, on the CPU."""
+    state = (saved.load() if saved else None) or {"parts": []}
     parts: list[dict[str, Tensor]] = state["parts"]
-    done = sum(len(part["half"]) for part in parts)
-    batches = math.ceil((len(images) - done) / batch_size)
-    with tqdm(total=batches * spec.steps, desc="minimal masks", unit="step", disable=not progress) as bar:
-        for first in range(done, len(images), batch_size):
-            chosen = slice(first, first + batch_size)
-            batch = _Batch(model, images[chosen], labels[chosen], spec, centre, bands)
+    starts = range(sum(len(part["half"]) for part in parts), count, size)
+    with tqdm(desc="minimal masks", unit="step", disable=not progress) as bar:
+        for first in starts:
+            batch = make(slice(first, first + size))
+            bar.total = len(starts) * batch.spec.steps
             parts.append({name: value.cpu() for name, value in batch.solve(_start(batch.weights, seed), bar).items()})
             require(bool(parts[-1]["finite"].all()), "the loss of an image is not finite: inspect the model")
-            if checkpoint and checkpoint.due():
-                checkpoint.save({"parts": parts})
+            if saved and saved.due():
+                saved.save({"parts": parts})
     return parts
 
 

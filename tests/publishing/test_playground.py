@@ -135,8 +135,8 @@ def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime)
 
 STEPS = """async ([problems, penalty]) => {
   const { knapsackStep } = await import("./_static/playground/masks.mjs");
-  return problems.map(([mask, gradient, [change], weights, [radius]]) =>
-    knapsackStep(mask, gradient, change, weights, radius, penalty));
+  return problems.map(([mask, gradient, [change], weights, reach]) =>
+    knapsackStep(mask, gradient, change, weights, reach, penalty));
 }"""
 
 
@@ -146,7 +146,8 @@ def test_steps_of_the_solver_are_those_of_the_library(served):
         mask, grad, change, weights = (torch.rand(20, n, generator=generator).double() for n in (300, 300, 1, 300))
         mask[mask < 0.2], weights = 0, 0.1 + weights[0]
         grad, change = grad - 0.5, 20 * (change - 0.5)
-        rows = [mask, grad, change, weights.expand(20, -1), torch.full((20, 1), radius).double()]
+        reach = radius * torch.rand(20, 300, generator=generator).double()
+        rows = [mask, grad, change, weights.expand(20, -1), reach]
         problems = [[row.tolist() for row in problem] for problem in zip(*rows, strict=True)]
         here = torch.tensor(served.page.evaluate(STEPS, [problems, penalty])).double()
         np.testing.assert_allclose(here, knapsack_step(*rows[:3], weights, rows[4], penalty), atol=1e-5)

@@ -9,7 +9,10 @@ import { eachHalf, filtered, share } from "./spectra.mjs";
 // The constants of fmlib.core.minimal_masks.
 const BISECTIONS = 24; // halvings of the interval in which knapsackStep looks for its threshold
 const DECAY = 0.01; // share of the radius that is left at the last step
-const TOLERANCE = 0.01; // the |d| that is always accepted
+const LOOSE = 0.5; // the |d| that is always accepted in the first step
+const TOLERANCE = 0.01; // and in the last
+const EXPONENT = 0.25; // by which the reach of a frequency falls with the picture's amplitude
+const FACTORS = [0.05, 20]; // the least and the largest reach, in units of the radius
 const EARLY = 1 / 3; // share of the steps in which an iterate may lose the label
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -21,15 +24,15 @@ export function clippedExpSquare(difference, clip) {
 }
 
 /**
- * The step D that minimises (change + gradient . D)^2 + penalty * weights . D, with |D| <= radius and mask + D in
+ * The step D that minimises (change + gradient . D)^2 + penalty * weights . D, with |D| <= reach and mask + D in
  * [0, 1]: a knapsack.
  *
  * Every entry starts at its lower bound. Entries are raised to their upper bounds in descending order of their benefit
  * over their weight while that pays, the marginal ones partly.
  */
-export function knapsackStep(mask, gradient, change, weights, radius, penalty) {
-  const lower = mask.map((value) => Math.max(-value, -radius));
-  const range = mask.map((value, n) => Math.min(1 - value, radius) - lower[n]);
+export function knapsackStep(mask, gradient, change, weights, reach, penalty) {
+  const lower = mask.map((value, n) => Math.max(-value, -reach[n]));
+  const range = mask.map((value, n) => Math.min(1 - value, reach[n]) - lower[n]);
   const lack = -change - gradient.reduce((sum, slope, n) => sum + slope * lower[n], 0);
   const benefit = gradient.map((slope) => Math.sign(lack) * slope); // positive where raising the entry helps
   const ratio = benefit.map((value, n) => value / weights[n]);
@@ -64,12 +67,26 @@ export class MinimalMask {
     this.next = new Float64Array(side * (side / 2 + 1)).fill(1);
     this.weights = new Float64Array(this.next.length);
     eachHalf(side, (place, row, column, weight) => (this.weights[place] = weight / side ** 2));
+    this.factors = this.reach();
     this.accepted = null; // the iterate from which the next step starts
     this.best = null; // the iterate of the lowest objective among those that keep the label, or among all
   }
 
   get done() {
     return this.steps >= this.options.steps;
+  }
+
+  /** The reach of each entry in units of the radius. */
+  reach() {
+    const { real, imaginary } = this.spectrum;
+    const amplitude = new Float64Array(this.next.length);
+    const { side } = this.fourier;
+    eachHalf(side, (place, row, column) => {
+      const n = row * side + column;
+      amplitude[place] = Math.hypot(real[n], imaginary[n]);
+    });
+    const mean = amplitude.reduce((sum, value) => sum + value, 0) / amplitude.length;
+    return amplitude.map((value) => clamp((Math.max(mean, 1e-30) / Math.max(value, 1e-30)) ** EXPONENT, ...FACTORS));
   }
 
   /** A mask, its change of the loss with the gradient, its L1 share and objective, and whether it keeps the label. */
@@ -97,12 +114,13 @@ export class MinimalMask {
     return !best || (kept === best.kept ? objective < best.objective : kept);
   }
 
-  /** Whether the next step starts from `iterate` in place of the accepted one, in an early or a late step. */
-  passes({ kept, change, objective }, late) {
+  /** Whether the next step starts from `iterate` in place of the accepted one; `part` of the steps are done. */
+  passes({ kept, change, objective }, late, part) {
     const last = this.accepted;
     if (!last) return true;
     if (late && last.kept && !kept) return false;
-    return Math.abs(change) <= Math.max(Math.abs(last.change), TOLERANCE) || objective < last.objective;
+    const always = LOOSE * (TOLERANCE / LOOSE) ** part;
+    return Math.abs(change) <= Math.max(Math.abs(last.change), always) || objective < last.objective;
   }
 
   /** One step: evaluates an iterate, accepts it or not, and proposes the next. Returns the iterate. */
@@ -111,13 +129,14 @@ export class MinimalMask {
     const late = this.steps >= EARLY * steps; // from here on the label must stay
     const iterate = this.evaluate(this.next);
     if (this.improves(iterate)) this.best = iterate;
-    const passes = this.passes(iterate, late);
+    const part = this.steps / Math.max(steps - 1, 1);
+    const passes = this.passes(iterate, late, part);
     if (passes) this.accepted = iterate;
     if (late && !this.accepted.kept && this.best.kept) this.accepted = this.best;
-    const largest = radius * DECAY ** (this.steps / Math.max(steps - 1, 1));
-    this.radius = Math.min(passes ? 1.25 * this.radius : this.radius / 2, largest);
+    this.radius = Math.min(passes ? 1.25 * this.radius : this.radius / 2, radius * DECAY ** part);
     const { half, gradient, change } = this.accepted;
-    const move = knapsackStep(half, gradient, change, this.weights, this.radius, this.options.penalty);
+    const reach = this.factors.map((factor) => factor * this.radius);
+    const move = knapsackStep(half, gradient, change, this.weights, reach, this.options.penalty);
     this.next = half.map((value, n) => clamp(value + move[n], 0, 1));
     this.steps += 1;
     return iterate;
