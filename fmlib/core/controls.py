@@ -1,4 +1,4 @@
-"""Sets of frequencies to compare a mask with: its largest entries, and random controls of the same size.
+"""Sets of frequencies to compare a mask with: its largest entries, and random sets of the same radii.
 
 Sets are bool half planes (B, H, W // 2 + 1), one per image. Every entry of the half plane counts once.
 """
@@ -32,20 +32,6 @@ def top_k(half: Tensor, fraction: float) -> Tensor:
     wanted = torch.where(support > 0, (support * fraction).round().clamp_min(1), 0)
     rank = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return (rank < wanted[:, None]).view_as(half)
-
-
-def random_control(sets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random sets of the same sizes, anywhere in the half plane.
-
-    Args:
-        sets: (B, H, W // 2 + 1) bool.
-        rng: a generator on the device of `sets`.
-
-    Returns:
-        One random set per given set, (B, H, W // 2 + 1) bool.
-    """
-    flat = sets.flatten(1)
-    return _sample(flat, torch.zeros(flat.shape[1], dtype=torch.long, device=sets.device), rng).view_as(sets)
 
 
 def matched_control(sets: Tensor, rng: torch.Generator, width: int | None = None) -> Tensor:

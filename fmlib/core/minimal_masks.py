@@ -20,10 +20,12 @@ linear programme min w . D subject to q . D = -d.
 at f and s its mean: what hardly changes the image may change more. Every image has its own radius eta, at most
 radius * 0.01^(t / T) in step t of T. An iterate is accepted if |d| is at most that of the last accepted one or
 0.5 * 0.02^(t / T), or if the objective fell; eta then grows by a quarter. Otherwise the step starts again from the last
-accepted mask with half the radius. The test needs no further pass, since the next iterate's own is used. After a third
-of the steps, the accepted mask must keep the label if any has. The result is the iterate with the lowest objective
-among those that keep the label, or among all if none does. Where the label leads by a few percent of probability only,
-keeping it may take a far larger mask than keeping the loss.
+accepted mask with half the radius. The test needs no further pass, since the next iterate's own is used.
+
+**Label.** The result is the iterate with the lowest objective among those that keep the label, or among all if none
+does. From an iterate that has lost it, the step restores the logit margin to half of that without a mask: in the place
+of d is what the margin lacks. An iterate that regains the label is accepted. Where the label leads by a few percent of
+probability only, keeping it may take a larger mask than keeping the loss.
 
 **Independence.** Images are separate problems. In float64 on one thread, a mask is the same alone, in any batch and
 after a resume. In float32, rounding may lead to another mask of the same quality: `Masks.stability` measures how much
@@ -51,10 +53,12 @@ from fmlib.core.spectra import column_weights, filter_spectrum
 
 #: Halvings of the interval in which `knapsack_step` looks for its threshold: to the precision of float32.
 BISECTIONS = 24
-#: The share of the radius that is left at the last step, and that of the steps in which an iterate may lose the label.
-DECAY, EARLY = 0.01, 1 / 3
+#: Share of the radius that is left at the last step.
+DECAY = 0.01
 #: The |d| that is always accepted in the first and the last step; a converged mask must not exceed the last.
 LOOSE, TOLERANCE = 0.5, 0.01
+#: Share of the margin without a mask that a step restores where the label is lost.
+RESTORED = 0.5
 #: The exponent by which an entry's reach falls with the amplitude of the image, and its least and largest factor.
 EXPONENT, FACTORS = 0.25, (0.05, 20)
 
@@ -123,7 +127,9 @@ class _Batch:
             self.weights = self.weights.new_zeros(int(self.bands.max()) + 1).index_add(0, self.bands, self.weights)
         self.factors = self._factors()
         with torch.no_grad():
-            self.reference = cross_entropy(self._logits(images), labels, reduction="none")
+            logits = self._logits(images)
+            self.reference = cross_entropy(logits, labels, reduction="none")
+            self.wanted = RESTORED * _margin(logits, labels)
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.model(images.contiguous(memory_format=torch.channels_last)).to(images.dtype)
@@ -143,45 +149,54 @@ class _Batch:
         """Masks (B, F) as half planes (B, H, W // 2 + 1), or (B, C, H, W // 2 + 1) with one plane per channel."""
         return (mask if self.bands is None else mask[:, self.bands]).unflatten(1, self.shape)
 
-    def evaluate(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks (B, F) -> change of the loss (B, 1), its gradient (B, F), and whether the label is predicted (B, 1)."""
+    def evaluate(self, mask: Tensor) -> dict[str, Tensor]:
+        """What masks (B, F) do.
+
+        `change` of the loss; `kept`, whether the label is predicted; `aim`, what the step should undo: the change, or
+        what the margin lacks; each (B, 1). `grad`, the gradient of the aim, is (B, F).
+        """
         leaf = mask.detach().requires_grad_()
-        filtered = self.centre + filter_spectrum(self.spectrum, self.half(leaf), self.size)
-        logits = self._logits(filtered)
-        losses = cross_entropy(logits, self.labels, reduction="none")
-        (grad,) = torch.autograd.grad(losses.sum(), leaf)
-        return (losses.detach() - self.reference)[:, None], grad, (logits.argmax(1) == self.labels)[:, None]
+        logits = self._logits(self.centre + filter_spectrum(self.spectrum, self.half(leaf), self.size))
+        change = cross_entropy(logits, self.labels, reduction="none") - self.reference
+        kept = logits.argmax(1) == self.labels
+        aim = torch.where(kept | (self.wanted <= 0), change, self.wanted - _margin(logits, self.labels))
+        (grad,) = torch.autograd.grad(aim.sum(), leaf)
+        columns = {"change": change.detach(), "kept": kept, "aim": aim.detach()}
+        return {name: column[:, None] for name, column in columns.items()} | {"mask": mask, "grad": grad}
 
     def solve(self, start: Tensor, bar: tqdm) -> dict[str, Tensor]:
         """The masks of this batch from `start` (F,); the host does not wait for the device."""
         spec, mask = self.spec, start.expand(len(self.labels), -1)
         radius, never = torch.full_like(mask[:, :1], spec.radius), torch.full_like(mask[:, :1], math.inf)
-        unset = {"mask": mask, "change": never, "grad": torch.zeros_like(mask), "objective": never}
+        unset = {"mask": mask, "change": never, "aim": never, "grad": torch.zeros_like(mask), "objective": never}
         accepted = best = unset | {"kept": torch.zeros_like(never, dtype=torch.bool)}
         history = []
         for step in range(spec.steps):
-            change, grad, kept = self.evaluate(mask)
+            now, part = self.evaluate(mask), step / max(spec.steps - 1, 1)
+            change, kept = now["change"].abs(), now["kept"]
             invariance, share = clipped_exp_square(change, spec.clip), (mask * self.weights).sum(1, keepdim=True)
-            objective = invariance + spec.penalty * share
-            now = {"mask": mask, "change": change, "grad": grad, "objective": objective, "kept": kept}
-            finite = torch.isfinite(objective) & torch.isfinite(grad).all(1, keepdim=True)
-            better = (kept & ~best["kept"]) | ((kept == best["kept"]) & (objective < best["objective"]))
-            best = _replaced(best, now, finite & better)
-            part = step / max(spec.steps - 1, 1)
-            close = change.abs() <= accepted["change"].abs().clamp_min(LOOSE * (TOLERANCE / LOOSE) ** part)
-            late = step >= EARLY * spec.steps  # from here on the label must stay
-            passes = finite & (close | (objective < accepted["objective"])) & (kept | ~accepted["kept"] | (not late))
+            now["objective"] = invariance + spec.penalty * share
+            history.append(torch.cat((invariance, share, kept, change > spec.clip), 1))
+            finite = torch.isfinite(now["objective"]) & torch.isfinite(now["grad"]).all(1, keepdim=True)
+            fell = now["objective"] < best["objective"]
+            best = _replaced(best, now, finite & torch.where(kept == best["kept"], fell, kept))
+            close = change <= accepted["change"].abs().clamp_min(LOOSE * (TOLERANCE / LOOSE) ** part)
+            regained = kept & ~accepted["kept"]
+            passes = finite & (close | regained | (now["objective"] < accepted["objective"]))
             accepted = _replaced(accepted, now, passes)
-            if late:
-                accepted = _replaced(accepted, best, best["kept"] & ~accepted["kept"])
-            history.append(torch.cat((invariance, share, kept, change.abs() > spec.clip), 1))
             radius = torch.where(passes, radius * 1.25, radius / 2).clamp_max(spec.radius * DECAY**part)
-            reached, reach = (accepted["mask"], accepted["grad"], accepted["change"]), radius * self.factors
+            reached, reach = (accepted["mask"], accepted["grad"], accepted["aim"]), radius * self.factors
             mask = (accepted["mask"] + knapsack_step(*reached, self.weights, reach, spec.penalty)).clamp(0, 1)
             bar.update()
         converged = best["kept"] & (best["change"].abs() <= TOLERANCE)
         found = {"half": self.half(best["mask"]), "converged": converged[:, 0]}
         return found | {"finite": torch.isfinite(best["objective"])[:, 0], "history": torch.stack(history, 1)}
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the label's logit exceeds the largest other one, (B,)."""
+    own = labels[:, None]
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).amax(1)
 
 
 def _replaced(old: dict[str, Tensor], new: dict[str, Tensor], where: Tensor) -> dict[str, Tensor]:

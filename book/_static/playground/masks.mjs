@@ -13,7 +13,7 @@ const LOOSE = 0.5; // the |d| that is always accepted in the first step
 const TOLERANCE = 0.01; // and in the last
 const EXPONENT = 0.25; // by which the reach of a frequency falls with the picture's amplitude
 const FACTORS = [0.05, 20]; // the least and the largest reach, in units of the radius
-const EARLY = 1 / 3; // share of the steps in which an iterate may lose the label
+const RESTORED = 0.5; // share of the margin without a mask that a step restores where the label is lost
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -54,6 +54,12 @@ export function knapsackStep(mask, gradient, change, weights, reach, penalty) {
   return lower.map((value, n) => value + (ratio[n] > high ? 1 : ratio[n] > low ? part : 0) * range[n]);
 }
 
+/** The class with the largest logit among those other than the label. */
+function rivalOf(logits, label) {
+  const others = logits.map((value, number) => (number === label ? -Infinity : value));
+  return others.indexOf(Math.max(...others));
+}
+
 /** Learns a mask that keeps the loss of the network's own prediction. */
 export class MinimalMask {
   /** @param {{penalty: number, steps: number, radius: number, clip: number}} options as in `MinimalMaskSpec` */
@@ -62,6 +68,7 @@ export class MinimalMask {
     const logits = network.logits(pixels);
     this.label = logits.indexOf(Math.max(...logits));
     this.reference = network.lossAndGradient(pixels, this.label).loss;
+    this.wanted = RESTORED * (logits[this.label] - logits[rivalOf(logits, this.label)]);
     this.spectrum = fourier.forward(pixels.map((pixel) => pixel - network.centre));
     const side = fourier.side;
     this.next = new Float64Array(side * (side / 2 + 1)).fill(1);
@@ -89,23 +96,29 @@ export class MinimalMask {
     return amplitude.map((value) => clamp((Math.max(mean, 1e-30) / Math.max(value, 1e-30)) ** EXPONENT, ...FACTORS));
   }
 
-  /** A mask, its change of the loss with the gradient, its L1 share and objective, and whether it keeps the label. */
+  /**
+   * A mask, its change of the loss, its L1 share and objective, and whether it keeps the label; `aim`, what the step is
+   * to undo: the change, or what the margin lacks where the label is lost; and the gradient of the aim.
+   */
   evaluate(half) {
     const { network, fourier, spectrum, label, options } = this;
     const picture = filtered(fourier, spectrum, half, network.centre);
-    const { loss, logits, gradient: inward } = network.lossAndGradient(picture, label);
-    const back = fourier.forward(inward);
+    const { loss, logits, gradient: ofLoss } = network.lossAndGradient(picture, label);
+    const rival = rivalOf(logits, label);
+    const kept = logits[label] > logits[rival];
+    const change = loss - this.reference;
+    const aim = kept ? change : this.wanted - (logits[label] - logits[rival]);
+    const slopes = logits.map((value, number) => (number === rival) - (number === label));
+    const back = fourier.forward(kept ? ofLoss : network.backward(slopes));
     const gradient = new Float64Array(half.length);
     eachHalf(fourier.side, (place, row, column) => {
       const n = row * fourier.side + column;
       const along = spectrum.real[n] * back.real[n] + spectrum.imaginary[n] * back.imaginary[n];
       gradient[place] = this.weights[place] * along;
     });
-    const change = loss - this.reference;
     const l1Share = share(half, fourier.side);
     const objective = clippedExpSquare(change, options.clip) + options.penalty * l1Share;
-    const kept = logits.indexOf(Math.max(...logits)) === label;
-    return { half, change, gradient, share: l1Share, objective, kept };
+    return { half, change, aim, gradient, share: l1Share, objective, kept };
   }
 
   /** Whether `iterate` is better than the best so far. */
@@ -115,10 +128,9 @@ export class MinimalMask {
   }
 
   /** Whether the next step starts from `iterate` in place of the accepted one; `part` of the steps are done. */
-  passes({ kept, change, objective }, late, part) {
+  passes({ kept, change, objective }, part) {
     const last = this.accepted;
-    if (!last) return true;
-    if (late && last.kept && !kept) return false;
+    if (!last || (kept && !last.kept)) return true;
     const always = LOOSE * (TOLERANCE / LOOSE) ** part;
     return Math.abs(change) <= Math.max(Math.abs(last.change), always) || objective < last.objective;
   }
@@ -126,17 +138,15 @@ export class MinimalMask {
   /** One step: evaluates an iterate, accepts it or not, and proposes the next. Returns the iterate. */
   step() {
     const { radius, steps } = this.options;
-    const late = this.steps >= EARLY * steps; // from here on the label must stay
     const iterate = this.evaluate(this.next);
     if (this.improves(iterate)) this.best = iterate;
     const part = this.steps / Math.max(steps - 1, 1);
-    const passes = this.passes(iterate, late, part);
+    const passes = this.passes(iterate, part);
     if (passes) this.accepted = iterate;
-    if (late && !this.accepted.kept && this.best.kept) this.accepted = this.best;
     this.radius = Math.min(passes ? 1.25 * this.radius : this.radius / 2, radius * DECAY ** part);
-    const { half, gradient, change } = this.accepted;
+    const { half, gradient, aim } = this.accepted;
     const reach = this.factors.map((factor) => factor * this.radius);
-    const move = knapsackStep(half, gradient, change, this.weights, reach, this.options.penalty);
+    const move = knapsackStep(half, gradient, aim, this.weights, reach, this.options.penalty);
     this.next = half.map((value, n) => clamp(value + move[n], 0, 1));
     this.steps += 1;
     return iterate;

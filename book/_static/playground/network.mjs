@@ -200,8 +200,13 @@ export class Network {
     const logits = this.logits(pixels);
     const probabilities = softmax(logits);
     const loss = -Math.log(Math.max(probabilities[label], Number.MIN_VALUE));
-    const start = probabilities.map((probability, n) => (probability - (n === label)) / this.spread);
-    const gradient = this.layers.reduceRight((values, layer) => layer.backward(values), start);
+    const gradient = this.backward(probabilities.map((probability, n) => probability - (n === label)));
     return { loss, logits, gradient };
+  }
+
+  /** The gradient of slopes . logits with respect to the pixels of the last picture. */
+  backward(slopes) {
+    const start = slopes.map((slope) => slope / this.spread);
+    return this.layers.reduceRight((values, layer) => layer.backward(values), start);
   }
 }

@@ -33,11 +33,19 @@ SHOWN = 4
 #: Shares of a mask's own frequencies that are kept or removed, strongest first.
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
+
+def random_control(sets: Tensor, rng: torch.Generator) -> Tensor:
+    """Random sets of the same sizes, anywhere in the half plane: (B, H, W // 2 + 1) bool -> the same shape."""
+    flat = sets.flatten(1)
+    scores = torch.rand(flat.shape, generator=rng, device=flat.device, dtype=torch.float64)
+    return (scores.argsort(1).argsort(1) < flat.sum(1, keepdim=True)).view_as(sets)
+
+
 #: Set of frequencies -> its name in the seed of its random draws, and how it is chosen: the mask's own frequencies, or
 #: equally many random ones, anywhere or matched by radius.
 SETS = {
     "own": ("own", lambda sets, rng: sets),
-    "random": ("scattered", controls.random_control),
+    "random": ("scattered", random_control),
     "matched": ("matched", controls.matched_control),
 }
 

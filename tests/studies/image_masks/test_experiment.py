@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 from conftest import CPU, small
 
+from fmlib.core.device import generator
 from fmlib.core.spectra import correlation, full_plane
 from fmlib.pipeline.experiment import publish
 from fmlib.studies import registry
 from fmlib.studies.adversarial_tables.experiment import tables
-from fmlib.studies.image_masks.experiment import EXPERIMENTS, FRACTIONS, SETS, SHOWN, necessity
+from fmlib.studies.image_masks.experiment import EXPERIMENTS, FRACTIONS, SETS, SHOWN, necessity, random_control
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import KINDS, all_masks, class_masks, eligible, join_chunks, pairs, second_seed_masks
 
@@ -93,3 +95,20 @@ def test_class_masks_and_curves_are_published_as_computed(published, setup, stor
     np.testing.assert_array_equal(published.arrays("class_masks")["half"], store.get(class_masks(setup)).arrays["half"])
     for name, rows in store.get(necessity(setup)).arrays.items():
         np.testing.assert_array_equal(published.arrays("necessity")[name], rows)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_random_controls_have_the_size_of_each_set_and_follow_the_generator(share):
+    sets = torch.rand(3, 16, 9, generator=generator(0, "given")) < share
+    rng = generator(0, "sets")
+    first, second = random_control(sets, rng), random_control(sets, rng)
+    assert torch.equal(first.flatten(1).sum(1), sets.flatten(1).sum(1))
+    assert torch.equal(first, random_control(sets, generator(0, "sets")))
+    assert torch.equal(first, second) == (share in (0, 1))
+
+
+def test_random_controls_select_every_entry_equally_often():
+    sets = torch.zeros(4000, 4, 3, dtype=torch.bool)
+    sets[:, 0, :] = True  # three of twelve
+    often = random_control(sets, generator(0, "often")).float().mean(0)
+    assert (often - 1 / 4).abs().max().item() < 5 * math.sqrt(1 / 4 * 3 / 4 / 4000)
