@@ -123,7 +123,7 @@ CASES = {
     "laptop-64-A": Case(partial(laptop_problem, "A"), 96, 16, _LAPTOP),
     "imagenet-160": Case(imagenet_problem, 64, 16, ImageMaskSpec(epochs=1600), SLP, profiled=True),
     # One image takes the reference half a minute: the solvers are compared with it on the first images only.
-    "imagenet-160-authors": Case(imagenet_problem, 16, 4, ImageMaskSpec(epochs=1600)),
+    "imagenet-160-authors": Case(imagenet_problem, 8, 4, ImageMaskSpec(epochs=1600)),
 }
 
 
