@@ -277,11 +277,16 @@ def bench(
     images: Annotated[
         int | None, typer.Option(metavar="N", help="With --solvers: images of each case, at most (default: all).")
     ] = None,
+    shared_masks: Annotated[
+        bool,
+        typer.Option(
+            "--shared-masks",
+            help="Compare solvers of dataset and class masks on photographs (a quarter of an hour). Needs --data-root.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Where to write <device>.json or solvers.json (default: data/results/bench)."
-        ),
+        typer.Option(metavar="FOLDER", help="Where to write the result, a JSON file (default: data/results/bench)."),
     ] = None,
 ) -> None:
     """Measure mask learning and training on this device, or compare solvers. The book shows the result."""
@@ -292,7 +297,15 @@ def bench(
     from fmlib.studies.what_it_costs import benchmark
 
     require(solvers or images is None, "--images limits the images of --solvers: give both or neither")
+    require(not (solvers and shared_masks), "--solvers and --shared-masks are two comparisons: give one of them")
     folder = output or checkout() / "bench"
+    if shared_masks:
+        from fmlib.studies.what_it_costs.shared_masks import measure
+
+        compared = measure(setup.device, setup.root, _say)
+        write_bytes(folder / "shared_masks.json", (json.dumps(compared, indent=1) + "\n").encode())
+        print(f"written to {folder / 'shared_masks.json'}")
+        return
     if solvers:
         _compare_solvers(case or [], setup, artifacts, images, folder / "solvers.json")
         return

@@ -81,11 +81,18 @@ class Case:
     profiled: bool = False  # whether a step of the minimal masks is timed part by part
 
 
-def _decoded(spec: ImageSpec, root: Path | None, chosen: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+def decoded(spec: ImageSpec, root: Path | None, chosen: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """Validation images as pixels (N, C, H, W); `chosen` maps their labels to the indices wanted."""
     samples = folders(spec, root)["validation"].samples
     wanted = chosen(np.array([label for _, label in samples]))
     return torch.stack([decode(samples[index][0], spec) for index in wanted]).float() / 255
+
+
+def published_network(regime: str) -> nn.Module:
+    """The network N or A that is published at profile laptop, in eval mode."""
+    model = build(PROFILES["laptop"].network, 0)
+    model.load_state_dict(load_weights(Results.open(PUBLISHED / "laptop").content(f"network_{regime}.safetensors")))
+    return model.eval()
 
 
 def laptop_problem(regime: str, count: int, root: Path | None, device: torch.device) -> Problem:
@@ -100,10 +107,8 @@ def laptop_problem(regime: str, count: int, root: Path | None, device: torch.dev
         require(np.array_equal(labels, pairs["labels"]), "these are not the images of the published results")
         return first
 
-    images = _decoded(setup.data, root, chosen).to(device)
-    model = build(setup.network, 0)
-    model.load_state_dict(load_weights(published.content(f"network_{regime}.safetensors")))
-    model = model.to(device).eval()
+    images = decoded(setup.data, root, chosen).to(device)
+    model = published_network(regime).to(device)
     return Problem(model, images, predictions(model, images), setup.network.mean)
 
 
@@ -111,7 +116,7 @@ def imagenet_problem(count: int, root: Path | None, device: torch.device) -> Pro
     """`count` validation images of Imagenette at 160 px, equally many per class, and EfficientNet-Lite0."""
     model = efficientnet_lite0(160).to(device)
     spec = ImageSpec(selection="all", size=160, channels=3)
-    images = _decoded(spec, root, lambda labels: by_turns(labels)[:count]).to(device)
+    images = decoded(spec, root, lambda labels: by_turns(labels)[:count]).to(device)
     return Problem(model, images, predictions(model, images), IMAGENET_MEAN)
 
 
