@@ -292,7 +292,6 @@ def bench(
     """Measure mask learning and training on this device, or compare solvers. The book shows the result."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.pipeline.results import checkout
-    from fmlib.pipeline.store import write_bytes
     from fmlib.studies import registry
     from fmlib.studies.what_it_costs import benchmark
 
@@ -300,11 +299,9 @@ def bench(
     require(not (solvers and shared_masks), "--solvers and --shared-masks are two comparisons: give one of them")
     folder = output or checkout() / "bench"
     if shared_masks:
-        from fmlib.studies.what_it_costs.shared_masks import measure
+        from fmlib.studies.what_it_costs import shared_masks as shared
 
-        compared = measure(setup.device, setup.root, _say)
-        write_bytes(folder / "shared_masks.json", (json.dumps(compared, indent=1) + "\n").encode())
-        print(f"written to {folder / 'shared_masks.json'}")
+        _write_measured(shared.measure(setup.device, setup.root, _say), folder / "shared_masks.json")
         return
     if solvers:
         _compare_solvers(case or [], setup, artifacts, images, folder / "solvers.json")
@@ -316,14 +313,19 @@ def bench(
             f"{row['ceiling_share']:.0%} of the matrix ceiling, excess {row['quality']['batched']['excess']:.3g} "
             f"(serial {row['quality']['serial']['excess']:.3g})"
         )
-    path = folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json"
+    _write_measured(measured, folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json")
+
+
+def _write_measured(measured: dict[str, Any], path: Path) -> None:
+    """Write what was measured as JSON."""
+    from fmlib.pipeline.store import write_bytes
+
     write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
     print(f"written to {path}")
 
 
 def _compare_solvers(cases: list[str], setup: Setup, store: Store, images: int | None, path: Path) -> None:
     """Compare the solvers of image masks and write `path`; an interrupted comparison goes on where it was stopped."""
-    from fmlib.pipeline.store import write_bytes
     from fmlib.studies.what_it_costs.solvers import measure
 
     store.require_writable()
@@ -334,8 +336,7 @@ def _compare_solvers(cases: list[str], setup: Setup, store: Store, images: int |
             f"{row['case']}: {row['solver']} {row['speed']:.1f} times as fast as one image at a time, "
             f"{row['excess']:.2f} times its excess ({row['images']} images)"
         )
-    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
-    print(f"written to {path}")
+    _write_measured(measured, path)
 
 
 @book.command("build")

@@ -18,16 +18,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
-from fmlib.core.config import ImageMaskSpec, MaskSpec, MinimalMaskSpec
+from fmlib.core.config import FrequencyMapSpec, ImageMaskSpec, MaskSpec, MinimalMaskSpec
 from fmlib.core.device import frozen
 from fmlib.core.errors import FmlibError, require
+from fmlib.core.frequency_maps import FrequencyMaps
 from fmlib.core.masks import Masks, learn_masks
 from fmlib.core.minimal_masks import minimal_masks
 from fmlib.core.spectra import apply_mask
 from fmlib.explain.classifier import Classifier
 from fmlib.explain.explanation import Explanation
 
-SOLVERS = ("slp", "adam")
+#: Solver -> the default weight of the mean of M in its objective, and its default number of steps.
+SOLVERS = {"slp": (0.07, 60), "adam": (0.07, 20_000), "frequency-map": (40.0, 1000)}
+Spec = MinimalMaskSpec | ImageMaskSpec | FrequencyMapSpec | MaskSpec
 #: The fewest steps that leave anything but a nearly full mask.
 MIN_STEPS = 10
 #: Bytes that the intermediate results of a batch may take, and its largest number of images.
@@ -53,10 +56,13 @@ class FourierMask:
     Args:
         model: a module or a function that returns logits, see `Classifier`; or a `Classifier`.
         mean, std, value_range, centre: how the model's inputs are normalised, see `Classifier`.
-        solver: "slp", minimal masks by sequential convex steps (`minimal_masks`), or "adam", the authors' schedule
-            (`learn_masks`).
-        penalty: weight of the mean of M in the objective.
-        steps: forward and backward passes per image, 60 by default; with "adam" at most that many, 20,000 by default.
+        solver: "slp", minimal masks by sequential convex steps (`minimal_masks`); "adam", the authors' schedule
+            (`learn_masks`); or "frequency-map", the maps of Basile et al. (2023), which minimise the cross-entropy
+            itself and have one plane per channel (`FrequencyMaps`).
+        penalty: weight of the mean of M in the objective (default: 0.07, and 40 for frequency maps). Since it is the
+            mean, the same value suits all sizes and numbers of channels.
+        steps: forward and backward passes per image, 60 by default; with "adam" at most that many, 20,000 by default,
+            and with "frequency-map" 1,000.
         per_channel: whether each channel has a mask of its own, instead of one for all ("slp" only).
         batch_size: images that are solved together (default: as many as fit into 1 GiB, at most 64).
         seed: of a random start ("slp") or of the order of the images (shared masks).
@@ -82,7 +88,7 @@ class FourierMask:
         value_range: tuple[float, float] = (0.0, 1.0),
         centre: float | Sequence[float] | None = None,
         solver: str = "slp",
-        penalty: float = 0.07,
+        penalty: float | None = None,
         steps: int | None = None,
         per_channel: bool = False,
         batch_size: int | None = None,
@@ -96,7 +102,7 @@ class FourierMask:
             require(number is None or whole, f"{name} must be a whole number of at least {least}, not {number!r}")
         for name, value in (("penalty", penalty), ("max_seconds", max_seconds)):
             positive = isinstance(value, Real) and 0 < value < math.inf
-            require(positive or (name == "max_seconds" and value is None), f"{name} must be positive, not {value!r}")
+            require(positive or value is None, f"{name} must be positive, not {value!r}")
         require(solver == "slp" or not per_channel, 'masks per channel need solver="slp"')
         if isinstance(model, Classifier):
             untouched = mean is std is centre is None and tuple(value_range) == (0, 1)
@@ -104,13 +110,9 @@ class FourierMask:
             self.classifier = model
         else:
             self.classifier = Classifier(model, mean=mean, std=std, value_range=value_range, centre=centre)
-        if solver == "slp":
-            self.spec: MinimalMaskSpec | ImageMaskSpec = MinimalMaskSpec(
-                penalty=penalty, steps=60 if steps is None else steps, per_channel=per_channel
-            )
-        else:
-            self.spec = ImageMaskSpec(penalty=penalty, epochs=20_000 if steps is None else steps)
-        self.solver, self.batch_size, self.seed = solver, batch_size, seed
+        weight, most = SOLVERS[solver]
+        self.penalty, self.steps = weight if penalty is None else penalty, most if steps is None else steps
+        self.solver, self.per_channel, self.batch_size, self.seed = solver, per_channel, batch_size, seed
         self.max_seconds, self.progress = max_seconds, progress
 
     def attribute(self, images: Any, target: Tensor | int | None = None) -> Any:
@@ -149,7 +151,8 @@ class FourierMask:
     def _fit(self, images: Tensor, target: Tensor | int | None, shared: str) -> Explanation:
         choices = ("none", "class", "all")
         require(shared in choices, f"unknown value {shared!r} of shared: choose one of {', '.join(choices)}")
-        require(shared == "none" or not getattr(self.spec, "per_channel", False), "shared masks have no channels")
+        single = shared == "none" or not (self.per_channel or self.solver == "frequency-map")
+        require(single, "shared masks have no channels")
         pixels, labels = self.classifier.pixels(images, target)
         index = torch.arange(len(pixels), device=pixels.device)
         if shared != "none":
@@ -168,26 +171,35 @@ class FourierMask:
     def estimate(self, images: Tensor, target: Tensor | int | None = None) -> Estimate:
         """What `fit` is expected to take, measured by a few passes of some of the images."""
         pixels, labels = self.classifier.pixels(images, target)
-        return self._estimate(pixels, labels, self.spec)
+        return self._estimate(pixels, labels, self._image_spec(pixels))
 
-    def _learn(
-        self, pixels: Tensor, labels: Tensor, index: Tensor, spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec
-    ) -> Masks:
+    def _image_spec(self, pixels: Tensor) -> Spec:
+        """The spec of one mask per image."""
+        if self.solver == "slp":
+            return MinimalMaskSpec(penalty=self.penalty, steps=self.steps, per_channel=self.per_channel)
+        if self.solver == "adam":
+            return ImageMaskSpec(penalty=self.penalty, epochs=self.steps)
+        entries = pixels[0].numel()  # over whose sum the penalty of a frequency map is
+        return FrequencyMapSpec(penalty=self.penalty / entries, epochs=self.steps)
+
+    def _learn(self, pixels: Tensor, labels: Tensor, index: Tensor, spec: Spec) -> Masks:
         centre = self.classifier.centre.to(pixels)
         options: dict[str, Any] = {"centre": centre, "progress": self.progress}
         if isinstance(spec, MinimalMaskSpec):
             size = self.batch_size or self._batch_size(pixels, labels)
             return minimal_masks(self.classifier, pixels, labels, spec, seed=self.seed, batch_size=size, **options)
         options |= {"batch_size": self.batch_size, "seed": self.seed or 0}
+        if isinstance(spec, FrequencyMapSpec):
+            options["objective"] = FrequencyMaps
         return learn_masks(self.classifier, pixels, labels, index, spec, **options)
 
-    def _spec(self, pixels: Tensor, labels: Tensor, shared: str) -> MinimalMaskSpec | ImageMaskSpec | MaskSpec:
+    def _spec(self, pixels: Tensor, labels: Tensor, shared: str) -> Spec:
         """The spec of this call, with as many steps as fit into `max_seconds`."""
-        spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec = self.spec
+        spec = self._image_spec(pixels)
         if shared != "none":
             largest = len(pixels) if shared == "all" else int(labels.unique(return_counts=True)[1].max())
             epochs = max(SHARED_STEPS // math.ceil(largest / SHARED_BATCH), 1)
-            spec = MaskSpec(penalty=self.spec.penalty, lr=SHARED_LR, batch=SHARED_BATCH, epochs=epochs)
+            spec = MaskSpec(penalty=self.penalty, lr=SHARED_LR, batch=SHARED_BATCH, epochs=epochs)
         if self.max_seconds is None:
             return spec
         needed = self._estimate(pixels, labels, spec)
@@ -233,7 +245,7 @@ class FourierMask:
             (grad,) = torch.autograd.grad(losses, mask)
             float(grad.sum())  # waits for the device
 
-    def _estimate(self, pixels: Tensor, labels: Tensor, spec: MinimalMaskSpec | ImageMaskSpec | MaskSpec) -> Estimate:
+    def _estimate(self, pixels: Tensor, labels: Tensor, spec: Spec) -> Estimate:
         size = min(self.batch_size or self._batch_size(pixels, labels), len(pixels))
         measured = []
         for _ in range(3):

@@ -32,6 +32,7 @@ STUDIES = [
     "fourier_heat_maps",
     "frequency_maps",
     "jacobian_regularisation",
+    "own_network",
     "what_it_costs",
 ]
 

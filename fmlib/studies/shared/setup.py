@@ -59,12 +59,14 @@ class Setup:
         """The profile and the architecture of its network, such as "laptop small_vgg"."""
         return f"{self.profile.name} {self.profile.network.architecture}"
 
+    def fingerprint(self, spec: ImageSpec | SyntheticSpec) -> str:
+        """The hash of the files that a data set is read from, or of the spec of one that is generated."""
+        return source_fingerprint(spec, self.root)
+
     @cached_property
     def dataset(self) -> Task:
         """The images and labels of both splits, uint8 and int64."""
-        spec: dict[str, Any] = spec_dict(self.profile.data) | {
-            "files": source_fingerprint(self.profile.data, self.root)
-        }
+        spec: dict[str, Any] = spec_dict(self.profile.data) | {"files": self.fingerprint(self.profile.data)}
         if isinstance(self.profile.data, SyntheticSpec):
             spec["seed"] = self.seed
 
