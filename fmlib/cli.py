@@ -278,15 +278,10 @@ def bench(
         int | None, typer.Option(metavar="N", help="With --solvers: images of each case, at most (default: all).")
     ] = None,
     shared_masks: Annotated[
-        bool,
-        typer.Option(
-            "--shared-masks",
-            help="Compare solvers of dataset and class masks on photographs (a quarter of an hour). Needs --data-root.",
-        ),
+        bool, typer.Option("--shared-masks", help="Compare the solvers of dataset and class masks. Needs --data-root.")
     ] = False,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where to write the result, a JSON file (default: data/results/bench)."),
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write a JSON file (default: data/results/bench).")
     ] = None,
 ) -> None:
     """Measure mask learning and training on this device, or compare solvers. The book shows the result."""
@@ -301,11 +296,9 @@ def bench(
     if shared_masks:
         from fmlib.studies.what_it_costs import shared_masks as shared
 
-        _write_measured(shared.measure(setup.device, setup.root, _say), folder / "shared_masks.json")
-        return
+        return _write_measured(shared.measure(setup.device, setup.root, _say), folder / "shared_masks.json")
     if solvers:
-        _compare_solvers(case or [], setup, artifacts, images, folder / "solvers.json")
-        return
+        return _compare_solvers(case or [], setup, artifacts, images, folder / "solvers.json")
     measured = benchmark.measure(case or [], setup.device, setup.root, registry.experiments(), say=_say)
     for row in measured["rows"]:
         print(
