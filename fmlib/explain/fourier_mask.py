@@ -29,7 +29,7 @@ from fmlib.explain.classifier import Classifier
 from fmlib.explain.explanation import Explanation
 
 #: Solver -> the default weight of the mean of M in its objective, and its default number of steps.
-SOLVERS = {"slp": (0.07, 60), "adam": (0.07, 20_000), "frequency-map": (40.0, 1000)}
+SOLVERS = {"slp": (0.07, 60), "adam": (0.07, 20_000), "frequency-map": (10.0, 1000)}
 Spec = MinimalMaskSpec | ImageMaskSpec | FrequencyMapSpec | MaskSpec
 #: The fewest steps that leave anything but a nearly full mask.
 MIN_STEPS = 10
@@ -59,7 +59,7 @@ class FourierMask:
         solver: "slp", minimal masks by sequential convex steps (`minimal_masks`); "adam", the authors' schedule
             (`learn_masks`); or "frequency-map", the maps of Basile et al. (2023), which minimise the cross-entropy
             itself and have one plane per channel (`FrequencyMaps`).
-        penalty: weight of the mean of M in the objective (default: 0.07, and 40 for frequency maps). Since it is the
+        penalty: weight of the mean of M in the objective (default: 0.07, and 10 for frequency maps). Since it is the
             mean, the same value suits all sizes and numbers of channels.
         steps: forward and backward passes per image, 60 by default; with "adam" at most that many, 20,000 by default,
             and with "frequency-map" 1,000.

@@ -103,6 +103,25 @@ def test_shared_masks(shared, count, solver, make_network, make_images):
     )
 
 
+def test_frequency_maps_are_those_of_learn_masks_with_a_penalty_on_the_sum(make_network, make_images):
+    network, images, labels = make_network(3), make_images(4, 3, 16, 16), torch.tensor([0, 1, 2, 1])
+    classifier = Classifier(network, mean=0.5, std=0.2)
+    found = FourierMask(classifier, solver="frequency-map", penalty=30, steps=12).fit(images, labels)
+    spec = fmlib.FrequencyMapSpec(penalty=30 / (3 * 16 * 16), epochs=12)
+    options = {"objective": fmlib.FrequencyMaps, "seed": 0, "centre": classifier.centre, "progress": False}
+    expected = fmlib.learn_masks(classifier, images, labels, torch.arange(4), spec, **options)
+    assert torch.equal(found.masks.half, expected.half)
+    assert found.masks.half.shape == (4, 3, 16, 9)
+    assert found.about["spec"] == {"type": "FrequencyMapSpec"} | vars(spec)
+
+
+def test_frequency_maps_keep_the_predictions_with_few_frequencies(trained, synthetic):
+    images = synthetic.validation.pixels(slice(12))
+    found = FourierMask(trained, centre=0.5, solver="frequency-map", steps=400).fit(images)
+    assert found.kept.float().mean() > 0.9
+    assert float(found.share.mean()) < 0.1
+
+
 def test_the_inputs_stay_as_they_are(make_network, make_images, snapshot):
     network = make_network().train()
     network[1].eval()
