@@ -34,7 +34,7 @@ def figure_report(arrays: Mapping[str, np.ndarray]) -> Picture:
             for name, (label, colour) in curves.items():
                 _curve(axes, arrays[f"curve.{name}"], label, colour)
             _curve(axes, arrays["curve.images radial"], "images", GRAY)
-            axes.set(title=title, xlabel="radius / corner radius", ylabel="share of energy per ring", ylim=(0, None))
+            axes.set(title=title, xlabel="radius / corner radius", ylabel="energy per ring", ylim=(0, None))
             axes.legend(frameon=False, fontsize=8)
         value, low, high = 100 * arrays["curve.heat radial"].T
         noise.fill_between(arrays["radii"], low, high, color=BLUE, alpha=0.2, lw=0)

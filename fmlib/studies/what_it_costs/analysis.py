@@ -117,6 +117,52 @@ def solver_numbers(compared: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+#: Solver of shared masks -> its name in tables.
+SHARED_SOLVERS = {"adam": "Adam", "adam-short": "Adam, as few passes", "sequential": "sequential convex steps"}
+#: Case of `shared_masks` -> its masks and their network.
+SHARED_CASES = {
+    "dataset-64-N": "dataset mask of N",
+    "dataset-64-A": "dataset mask of A",
+    "class-64-N": "class masks of N",
+}
+
+
+def shared_masks_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """One row per kind of mask and solver, from an object of `shared_masks.measure`.
+
+    Means over masks and seeds; in parentheses the range over seeds of the mean over masks.
+    """
+    rows = {}
+    for row in measured["rows"]:
+        low, high = (1e3 * bound for bound in row["excess_range"])
+        rows[SHARED_CASES[row["case"]], SHARED_SOLVERS[row["solver"]]] = {
+            "passes (thousands)": f"{row['passes'] / 1e3:.3g}",
+            "seconds": _ranged(row["seconds"], row["seconds_range"]),
+            f"excess{PER_MILLE}": f"{1e3 * row['excess']:#.3g} ({low:#.3g} to {high:#.3g})",
+            "L1 share": f"{row['l1_share']:.3f}",
+            "non-zero": f"{row['nonzero_share']:.1%}",
+            "accuracy (points)": f"{100 * row['accuracy_change']:+.1f}".replace("-", "\N{MINUS SIGN}"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def shared_masks_numbers(measured: dict[str, Any]) -> dict[str, str]:
+    """For prose, of each case: how sequential steps compare with Adam on its whole schedule and in as few passes.
+
+    `passes.<case>`, how many times fewer; `speed.<case>`, how many times faster; `excess.<case>` and `short.<case>`,
+    the ratio of the excesses to Adam's, on its whole schedule and in as few passes.
+    """
+    rows = {(row["case"], row["solver"]): row for row in measured["rows"]}
+    found = {"device": measured["device"], "date": measured["date"]}
+    for case in SHARED_CASES:
+        adam, short, ours = (rows[case, solver] for solver in SHARED_SOLVERS)
+        found |= {f"passes.{case}": f"{adam['passes'] / ours['passes']:.1f}", f"seeds.{case}": f"{ours['seeds']}"}
+        found |= {f"speed.{case}": f"{adam['seconds'] / ours['seconds']:.1f}"}
+        found |= {f"excess.{case}": f"{ours['excess'] / adam['excess']:.3f}"}
+        found |= {f"short.{case}": f"{ours['excess'] / short['excess']:.3f}"}
+    return found
+
+
 def cost_table(measured: dict[str, Any]) -> pd.DataFrame:
     """Thousands of images forward and backward per experiment and profile, and total operations and hours."""
     cost = pd.DataFrame(measured["cost"])
