@@ -10,9 +10,9 @@ const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
  * @throws {Error} if the file is of another kind, damaged, or cut short
  */
 export function readFile(buffer) {
-  const advice = "Load the page again; if that does not help, build the book again.";
+  const advice = "Load the page again; if that does not help, build the page again.";
   const start = new TextDecoder("latin1").decode(buffer.slice(0, 8));
-  if (start !== MAGIC) throw new Error(`The file of networks is not one of this book's. ${advice}`);
+  if (start !== MAGIC) throw new Error(`The file of networks is of another kind. ${advice}`);
   const cut = new Error(`The file of networks is cut short. ${advice}`);
   if (buffer.byteLength < 12) throw cut;
   const length = new DataView(buffer).getUint32(8, true);

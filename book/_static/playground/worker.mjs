@@ -57,10 +57,10 @@ const HANDLERS = {
     return applyMask(dataset(name), pixels, half);
   },
 
-  /** The loss of a label, its gradient and the probabilities, of one network. */
+  /** The logits of one network, the loss of a label and its gradient, and the probabilities. */
   gradient({ name, regime, pixels, label }) {
     const { loss, logits, gradient } = dataset(name).networks[regime].lossAndGradient(pixels, label);
-    return { loss, gradient, probabilities: softmax(logits) };
+    return { logits, loss, gradient, probabilities: softmax(logits) };
   },
 
   attack({ name, regime, pixels, options }) {

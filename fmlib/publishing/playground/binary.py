@@ -21,6 +21,15 @@ from torch import Tensor, nn
 
 MAGIC = b"FMPLAY01"
 
+#: The photographs that ship with scikit-learn: name -> title with credit.
+PHOTOGRAPHS = {
+    "china": "Temple, by Daniel B\N{LATIN SMALL LETTER U WITH DIAERESIS}chele (CC BY 2.0)",
+    "flower": "Flower, by vultilion (CC BY 2.0)",
+}
+
+#: Settings of `MinimalMaskSpec` that the page's solver reads.
+LEARNING = ("penalty", "steps", "radius", "clip")
+
 #: The page's modules and files.
 FOLDER = (Path(__file__).parent / "assets").resolve()
 

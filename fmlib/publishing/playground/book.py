@@ -19,15 +19,9 @@ from fmlib.core.models import Normalized, build
 from fmlib.core.spectra import half_plane
 from fmlib.pipeline.results import Results
 from fmlib.publishing.playground import graph
-from fmlib.publishing.playground.binary import File, scripts
+from fmlib.publishing.playground.binary import LEARNING, PHOTOGRAPHS, File, scripts
 from fmlib.studies.dataset_masks.figures import figure_scheme
 from fmlib.studies.shared.profiles import Profile, profile
-
-#: The photographs that ship with scikit-learn: name -> title with credit.
-PHOTOGRAPHS = {
-    "china": "Temple, by Daniel B\N{LATIN SMALL LETTER U WITH DIAERESIS}chele (CC BY 2.0)",
-    "flower": "Flower, by vultilion (CC BY 2.0)",
-}
 
 #: Regime -> full name of its networks.
 NAMES = {
@@ -37,9 +31,6 @@ NAMES = {
     "T": "translation (T)",
     "R": "rotation (R)",
 }
-
-#: Settings of `MinimalMaskSpec` that the page's solver reads.
-LEARNING = ("penalty", "steps", "radius", "clip")
 
 
 def network(results: Results, file: str, settings: Profile) -> Normalized:
