@@ -453,7 +453,7 @@ def test_a_file_of_networks_cut_short(browser, address, length):
     whole = (binary.FOLDER / "networks.bin").read_bytes()
     page.route("**/networks.bin", lambda route: route.fulfill(body=whole[:length]))
     page.goto(f"{address}/playground.html")
-    page.get_by_text("build the book again").wait_for()
+    page.get_by_text("build the page again").wait_for()
     assert page.is_visible("#figure-playground")
     assert page.is_hidden("#playground")
     page.close()

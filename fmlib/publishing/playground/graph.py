@@ -22,9 +22,9 @@ from fmlib.core.errors import FmlibError, require
 #: Kinds into which a scale and a shift of the channels can be folded.
 FOLDED = ("input", "convolution", "linear", "affine")
 
-#: What a user is recommended where an operation is not supported.
+#: What a user reads where an operation is not supported.
 SUPPORTED = (
-    "convolutions, linear layers, batch norm, ReLU, ReLU6, SiLU, hardswish, sigmoids, max, average and adaptive "
+    "it has convolutions, linear layers, batch norm, ReLU, ReLU6, SiLU, hardswish, sigmoids, max, average and adaptive "
     "average pooling, sums, products, flatten and dropout"
 )
 
@@ -182,10 +182,8 @@ class _Builder:
             return add(self, node, x, **given)
         except Unsupported as error:
             stack = list((node.meta.get("nn_module_stack") or {}).values())
-            place = (stack[-1][0] if stack else "") or "the top"
-            raise FmlibError(
-                f"the playground cannot run the operation {name} at {place} of the model ({error}); it has {SUPPORTED}"
-            ) from error
+            place = f" at {stack[-1][0]}" if stack and stack[-1][0] else ""  # an exported program has lost it
+            raise FmlibError(f"the playground cannot run the operation {name}{place} ({error}); {SUPPORTED}") from error
 
     def scaled(self, value: Value, scale: Any, shift: Any) -> Value:
         """A scale and a shift, numbers or tensors with one value per channel at most."""
