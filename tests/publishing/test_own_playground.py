@@ -74,7 +74,7 @@ class Pools(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 6, 3, padding=1)
         self.norm = nn.BatchNorm2d(6, affine=False)
-        self.end = nn.Sequential(nn.Flatten(), nn.Linear(6 * 25, 10), nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 3))
+        self.end = nn.Sequential(nn.Flatten(), nn.Linear(12 * 25, 10), nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 3))
 
     def forward(self, x):
         x = self.stem(1 - 2 * x)
@@ -83,7 +83,8 @@ class Pools(nn.Module):
         x = self.norm(functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True))
         x = functional.hardtanh(x - y, -1, 1.5) + functional.relu6(y).clamp(min=0.1)
         x = functional.max_pool2d(x, 2) - functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-        return self.end(functional.adaptive_avg_pool2d(functional.adaptive_avg_pool2d(x, 2), 5))
+        x = torch.cat([x, functional.adaptive_avg_pool2d(functional.adaptive_avg_pool2d(x, 2), 5)], 1)
+        return self.end(x)
 
 
 def resnet():
@@ -348,7 +349,7 @@ REFUSED = {
         [SQUARE],
         r"operation gelu \(the page does not have it\); it has convolutions",
     ),
-    "dilated": (nn.Conv2d(3, 4, 3, dilation=2), [SQUARE], r"conv2d .* \(dilation \(2, 2\)\)"),
+    "dilated": (nn.Conv2d(3, 4, 3, dilation=2), [SQUARE], r"conv2d \(dilation \(2, 2\)\)"),
     "transposed": (nn.ConvTranspose2d(3, 4, 3), [SQUARE], "operation conv_transpose2d"),
     "training": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), [SQUARE], "batch norm in training mode"),
     "dropout": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5)), [SQUARE], "dropout in training mode"),

@@ -181,6 +181,29 @@ function product({ form }, forms) {
   };
 }
 
+/** The channels of several planes, one after the other. */
+function concatenation({ form }, forms) {
+  const [channels] = form;
+  const places = form[1] * form[2];
+  const output = new Float64Array(sizeOf(form));
+  const returned = forms.map((one) => new Float64Array(sizeOf(one)));
+  const eachPart = (visit) =>
+    forms.reduce((start, [count], part) => {
+      for (let place = 0; place < places; place++) visit(part, place * count, place * channels + start, count);
+      return start + count;
+    }, 0);
+  return {
+    forward(...parts) {
+      eachPart((part, from, to, count) => output.set(parts[part].subarray(from, from + count), to));
+      return output;
+    },
+    backward(gradient) {
+      eachPart((part, to, from, count) => returned[part].set(gradient.subarray(from, from + count), to));
+      return returned;
+    },
+  };
+}
+
 /** Planes as one vector, channel by channel. */
 function flatten(_, [form]) {
   const [channels, height, width] = form;
@@ -225,5 +248,5 @@ function linear(node) {
 
 export const LAYERS = {
   ...{ convolution, linear, affine, clip, sigmoid, silu, hardsigmoid, hardswish },
-  ...{ maximum, mean, sum, product, flatten },
+  ...{ maximum, mean, sum, product, concatenation, flatten },
 };

@@ -25,7 +25,7 @@ FOLDED = ("input", "convolution", "linear", "affine")
 #: What a user reads where an operation is not supported.
 SUPPORTED = (
     "it has convolutions, linear layers, batch norm, ReLU, ReLU6, SiLU, hardswish, sigmoids, max, average and adaptive "
-    "average pooling, sums, products, flatten and dropout"
+    "average pooling, sums, products, concatenation, flatten and dropout"
 )
 
 
@@ -178,8 +178,7 @@ class _Builder:
             schema = target._schema.arguments
             given = {one.name: one.default_value for one in schema if one.has_default_value()}
             given |= dict(zip([one.name for one in schema], args, strict=False)) | kwargs
-            x = given.pop("self" if "self" in given else "input")
-            return add(self, node, x, **given)
+            return add(self, node, given.pop(schema[0].name), **given)
         except Unsupported as error:
             stack = list((node.meta.get("nn_module_stack") or {}).values())
             place = f" at {stack[-1][0]}" if stack and stack[-1][0] else ""  # an exported program has lost it
@@ -373,6 +372,10 @@ def _difference(graph: _Builder, node: fx.Node, x: Any, other: Any, alpha: float
     return graph.scaled(x, 1, -alpha * torch.as_tensor(other).double())
 
 
+def _reversed_difference(graph: _Builder, node: fx.Node, x: Any, other: Any, alpha: float = 1) -> Value:
+    return _difference(graph, node, other, x, alpha)
+
+
 def _product(graph: _Builder, node: fx.Node, x: Any, other: Any) -> Value:
     if not isinstance(x, Value) or not isinstance(other, Value):
         value, constant = (x, other) if isinstance(x, Value) else (other, x)
@@ -387,6 +390,12 @@ def _quotient(graph: _Builder, node: fx.Node, x: Any, other: Any, rounding_mode:
     if isinstance(other, Value) or rounding_mode:
         raise Unsupported("by a value that depends on the picture, or rounded")
     return graph.scaled(x, 1 / torch.as_tensor(other).double(), 0)
+
+
+def _concatenation(graph: _Builder, node: fx.Node, x: list[Any], dim: int) -> Value:
+    if dim % len(_shape(node)) != 1 or not all(isinstance(one, Value) for one in x):
+        raise Unsupported("it does not join channels")
+    return graph.add("concatenation", x, _shape(node)[1:])
 
 
 def _reshape(graph: _Builder, node: fx.Node, x: Value, **given: Any) -> Value:
@@ -430,8 +439,10 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "mean": _mean,
     "add": _sum,
     "sub": _difference,
+    "rsub": _reversed_difference,
     "mul": _product,
     "div": _quotient,
+    "cat": _concatenation,
     **dict.fromkeys(("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"), _reshape),
     **dict.fromkeys(("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy"), _same),
 }
