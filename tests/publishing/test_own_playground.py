@@ -3,6 +3,7 @@
 import base64
 import functools
 import json
+import shutil
 import threading
 from http.server import ThreadingHTTPServer
 
@@ -16,10 +17,11 @@ from torch.nn import functional
 from torch.nn.functional import cross_entropy
 
 from fmlib import cli
-from fmlib.core.config import MinimalMaskSpec
+from fmlib.core.config import MinimalMaskSpec, NetworkSpec
 from fmlib.core.data import sample_image
 from fmlib.core.errors import FmlibError
 from fmlib.core.minimal_masks import minimal_masks
+from fmlib.core.models import build
 from fmlib.publishing.playground import graph
 from fmlib.publishing.playground.binary import FOLDER, LEARNING, PHOTOGRAPHS, File
 from fmlib.publishing.playground.page import Request, write
@@ -78,7 +80,7 @@ class Pools(nn.Module):
 
     def forward(self, x):
         x = self.stem(1 - 2 * x)
-        y = functional.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+        y = functional.max_pool2d(x + 0.1, 3, 2, 1, ceil_mode=True)
         functional.relu_(x)
         x = self.norm(functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True))
         x = functional.hardtanh(x - y, -1, 1.5) + functional.relu6(y).clamp(min=0.1)
@@ -88,9 +90,8 @@ class Pools(nn.Module):
 
 
 def resnet():
-    from torchvision.models import resnet18
-
-    return resnet18(num_classes=7)
+    """torchvision's basic blocks, with residual sums."""
+    return build(NetworkSpec("tiny_resnet", channels=3, classes=7), 0)
 
 
 def random(make):
@@ -132,8 +133,7 @@ def models():
     return {name: make() for name, (make, _, _) in NETWORKS.items()}
 
 
-@pytest.fixture(scope="module")
-def networks(models):
+def packed(models):
     """All networks in one file of the page."""
     file, datasets = File(), []
     for name, (_, channels, side) in NETWORKS.items():
@@ -146,9 +146,13 @@ def networks(models):
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """The address of the page's modules."""
-    handler = functools.partial(Silent, directory=str(FOLDER))
+def modules(models, tmp_path_factory):
+    """The address of the page's modules and of the file of networks."""
+    folder = tmp_path_factory.mktemp("modules")
+    for path in FOLDER.glob("*.mjs"):
+        shutil.copy(path, folder)
+    (folder / "own.bin").write_bytes(packed(models))
+    handler = functools.partial(Silent, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -169,25 +173,24 @@ ASK = """async (requests) => {
 }"""
 
 
-def ask(browser, modules, networks, requests):
-    """The worker's answers to requests about the networks of a file."""
+def ask(browser, modules, requests):
+    """The worker's answers to requests about the networks."""
     page = browser.new_page()
-    page.route("**/own.bin", lambda route: route.fulfill(body=networks))
-    page.goto(f"{modules}/playground.css")
+    page.goto(f"{modules}/link.mjs")
     answers = page.evaluate(ASK, requests)
     page.close()
     return answers
 
 
 @pytest.fixture(scope="module")
-def answers(browser, modules, networks):
+def answers(browser, modules):
     """Network -> logits and gradients of both photographs, each for class 1."""
     requests = [
         {"kind": "gradient", "name": name, "regime": "model", "label": 1, "pixels": picture.flatten().tolist()}
         for name, (_, channels, side) in NETWORKS.items()
         for picture in pictures(channels, side)
     ]
-    found = ask(browser, modules, networks, requests)
+    found = ask(browser, modules, requests)
     return {name: found[2 * number : 2 * number + 2] for number, name in enumerate(NETWORKS)}
 
 
@@ -205,12 +208,12 @@ def test_logits_and_gradients_are_those_of_torch(models, answers, name):
         assert there.abs().max() > 0
 
 
-def test_masks_of_colour_pictures_are_those_of_the_library(browser, modules, networks, models):
+def test_masks_of_colour_pictures_are_those_of_the_library(browser, modules, models):
     model, image = models["efficientnet"].double(), pictures(3, 64)[1:]
     spec = MinimalMaskSpec(steps=3)
     options = {name: getattr(spec, name) for name in LEARNING}
     asked = {"kind": "learn", "name": "efficientnet", "regime": "model", "pixels": image.flatten().tolist()}
-    (here,) = ask(browser, modules, networks, [asked | {"options": options}])
+    (here,) = ask(browser, modules, [asked | {"options": options}])
     pixels = image.double() / 255
     there = minimal_masks(model, pixels, model(pixels).argmax(1), spec, centre=MEAN, progress=False)
     assert np.abs(np.array(here["half"]) - there.half.flatten().numpy()).mean() < 1e-5

@@ -24,7 +24,8 @@ from fmlib.publishing.playground.binary import FOLDER, LEARNING, PHOTOGRAPHS, Fi
 PAGE = "index.html"
 #: The folder of the page's scripts and styles, as in the book.
 ASSETS = Path("_static", "playground")
-STYLES = ("playground.css", "exported.css")
+#: The page's styles: those of the book's page, and what the book's theme provides there.
+STYLES = {"playground.css": FOLDER / "playground.css", "exported.css": Path(__file__).parent / "exported.css"}
 #: Pictures of a folder that the page offers, at most.
 PICTURES = 12
 #: Values that a page can hold: more fit into no string of a browser.
@@ -110,7 +111,7 @@ def write(request: Request, say: Callable[[str], None] = lambda line: None) -> P
     dataset = _dataset(file, request, network, names)
     files = {Path(PAGE): _page(request, dataset, size).encode()}
     files |= {ASSETS / name: content for name, content in scripts(file.packed([dataset])).items()}
-    files |= {ASSETS / name: (FOLDER / name).read_bytes() for name in STYLES}
+    files |= {ASSETS / name: path.read_bytes() for name, path in STYLES.items()}
     try:
         for name, content in reversed(files.items()):  # the page last
             (out / name).parent.mkdir(parents=True, exist_ok=True)
