@@ -75,6 +75,7 @@ def imagenette(root, images=2, names=("n01440764", "n02102040")):
 COMMANDS = [
     ["explain"],
     ["compare"],
+    ["playground"],
     ["run"],
     ["status"],
     ["publish"],

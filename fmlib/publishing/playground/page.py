@@ -176,7 +176,7 @@ def _dataset(file: File, request: Request, network: _Network, names: list[str] |
         "name": "own",
         "title": "Pictures",
         "size": network.side,
-        "mean": (-shift / scale).tolist(),
+        "mean": (0 - shift / scale).tolist(),
         "std": (1 / scale).tolist(),
         "classes": [name_of(names, label) for label in range(network.classes)],
         "attack": {"epsilon": attack.epsilon, "step": attack.step, "steps": attack.steps},
