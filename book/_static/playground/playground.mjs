@@ -142,6 +142,7 @@ function enter(dataset) {
     const side = dataset.size * Math.max(Math.round(width / dataset.size), 1); // whole pixels of the picture
     Object.assign(element(name), { width: side, height: side });
   }
+  element("size").max = Math.max(10, dataset.size / 8);
   element("epsilon").value = dataset.attack.epsilon;
   sayNumbers();
 }

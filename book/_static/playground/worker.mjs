@@ -9,7 +9,7 @@ import { MinimalMask } from "./masks.mjs";
 import { Network, softmax } from "./network.mjs";
 import { Fourier, amplitudes, filtered } from "./spectra.mjs";
 
-const SHOWN_EVERY = 5; // steps between two updates while a mask is learned
+const SHOWN_EVERY = 5; // steps between two updates while a mask is learned, unless the data set has another number
 
 let datasets;
 const opened = new Map(); // networks and transforms, by data set
@@ -86,7 +86,7 @@ const HANDLERS = {
     while (number === learning && !solution.done) {
       const { share, change } = solution.step();
       curve.push({ share, change });
-      if (solution.done || solution.steps % SHOWN_EVERY) continue;
+      if (solution.done || solution.steps % (options.every ?? SHOWN_EVERY)) continue;
       report(update());
       await new Promise((resolve) => setTimeout(resolve)); // lets messages in
     }

@@ -31,6 +31,9 @@ PICTURES = 12
 #: Values that a page can hold: more fit into no string of a browser.
 MOST_VALUES = 60_000_000
 
+#: Steps of learning between two updates of the page, each of which takes another forward pass.
+SHOWN_EVERY = 2
+
 FRAME = """<!doctype html>
 <html lang="en" data-exported>
 <head>
@@ -180,7 +183,7 @@ def _dataset(file: File, request: Request, network: _Network, names: list[str] |
         "std": (1 / scale).tolist(),
         "classes": [name_of(names, label) for label in range(network.classes)],
         "attack": {"epsilon": attack.epsilon, "step": attack.step, "steps": attack.steps},
-        "learning": {setting: getattr(spec, setting) for setting in LEARNING},
+        "learning": {setting: getattr(spec, setting) for setting in LEARNING} | {"every": SHOWN_EVERY},
         "networks": {"model": {"title": _title(request), "nodes": nodes}},
         "masks": [],
         "pictures": [
