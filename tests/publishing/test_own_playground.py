@@ -343,6 +343,13 @@ def pooled(function):
     return Whole(lambda weight, x: functional.conv2d(function(x), weight).mean((2, 3)))
 
 
+def viewed(x):
+    """A value that is overwritten through a view of it."""
+    x = 2 * x
+    x.view(1, 3, 16, 16).relu_()
+    return x
+
+
 SQUARE = (1, 3, 16, 16)
 
 #: Name -> module, shapes of its inputs, and what is said.
@@ -361,6 +368,8 @@ REFUSED = {
     "constant": (pooled(lambda x: x * torch.rand(16, 16)), [SQUARE], "varies within a channel"),
     "attention": (pooled(lambda x: x * x.mean((2, 3), keepdim=True).softmax(1)), [SQUARE], "operation softmax"),
     "spatial": (pooled(lambda x: x * functional.conv2d(x, torch.ones(1, 3, 1, 1))), [SQUARE], "operation mul .*shapes"),
+    "view": (pooled(viewed), [SQUARE], "also uses a view"),
+    "zero": (pooled(lambda x: 0 * x), [SQUARE], "multiplies a channel of the picture by 0"),
     "maps": (nn.Conv2d(3, 4, 3), [SQUARE], r"returns the shape \(1, 4, 14, 14\): the page needs logits"),
     "one class": (nn.Sequential(nn.Flatten(), nn.Linear(768, 1)), [SQUARE], r"returns the shape \(1, 1\)"),
     "two inputs": (Whole(lambda weight, x, y: (x + y).mean((2, 3))), [SQUARE, SQUARE], "takes 2 inputs"),

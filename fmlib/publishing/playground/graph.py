@@ -90,11 +90,13 @@ def nodes(module: fx.GraphModule, images: Tensor) -> list[dict[str, Any]]:
         elif node.op == "call_function":
             values[node] = builder.call(node, values)
             if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+                require(not _views(node), f"the model overwrites a value of which it also uses a view ({node.name})")
                 values[node.args[0]] = values[node]
     results = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
     require(len(results) == 1, f"the model returns {len(results)} tensors: the page needs logits alone")
     shape, logits = _shape(results[0]), values[results[0]]
-    fits = isinstance(logits, Value) and len(shape) == 2 and shape[0] == len(images) and shape[1] > 1
+    fits = isinstance(logits, Value) and not logits.padding
+    fits = fits and len(shape) == 2 and shape[0] == len(images) and shape[1] > 1
     require(fits, f"the model returns the shape {shape}: the page needs logits (N, classes)")
     return _folded(_needed(builder.nodes, logits.index))
 
@@ -103,6 +105,20 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
     """A weight or a constant of a module by its dotted name."""
     found: Any = reduce(getattr, path.split("."), module)
     return found.detach()
+
+
+def _name(node: fx.Node) -> str:
+    """The name of an operation, without the underscore of those that overwrite."""
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return getattr(packet, "__name__", str(packet)).removesuffix("_")
+
+
+def _views(node: fx.Node) -> list[fx.Node]:
+    """Uses of the value that an operation overwrites through another view of it."""
+    (source,) = node.all_input_nodes[:1]
+    if OPERATIONS.get(_name(source)) in VIEWS:
+        return [user for user in source.all_input_nodes[0].users if user is not source]
+    return [user for user in source.users if user is not node and OPERATIONS.get(_name(user)) in VIEWS]
 
 
 def _needed(nodes: list[dict[str, Any]], last: int) -> list[dict[str, Any]]:
@@ -167,10 +183,9 @@ class _Builder:
             require(bool(args[1] == 0), "the model uses the indices of a maximum or the statistics of a batch")
             return args[0]
         target: Any = node.target
-        packet = getattr(target, "overloadpacket", target)
-        name = getattr(packet, "__name__", str(packet))
+        name = _name(node)
         try:
-            add = OPERATIONS.get(name.removesuffix("_"))
+            add = OPERATIONS.get(name)
             if add is None:
                 raise Unsupported("the page does not have it")
             if any(one.padding for one in inputs if isinstance(one, Value)) and add is not _convolution:
@@ -415,6 +430,10 @@ def _same(graph: _Builder, node: fx.Node, x: Value, train: bool = False, **given
     return Value(x.index, _shape(node)[1:])
 
 
+def _copy(graph: _Builder, node: fx.Node, x: Value, **given: Any) -> Value:
+    return Value(x.index, x.shape)
+
+
 #: Operation of torch, without the underscore of those that overwrite -> what it adds to the graph.
 OPERATIONS: dict[str, Callable[..., Value]] = {
     "conv2d": _convolution,
@@ -444,5 +463,8 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "div": _quotient,
     "cat": _concatenation,
     **dict.fromkeys(("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"), _reshape),
-    **dict.fromkeys(("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy"), _same),
+    **dict.fromkeys(("dropout", "feature_dropout", "contiguous", "detach", "alias", "to"), _same),
+    **dict.fromkeys(("clone", "_to_copy"), _copy),
 }
+#: Those whose output may share the memory of their input.
+VIEWS = (_reshape, _same)

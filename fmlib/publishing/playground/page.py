@@ -173,6 +173,7 @@ def _declared(program: torch.export.ExportedProgram, request: Request) -> tuple[
 def _dataset(file: File, request: Request, network: _Network, names: list[str] | None) -> dict[str, Any]:
     """The page's only data set: the network and its pictures."""
     scale, shift = network.nodes[0]["scale"], network.nodes[0]["shift"]
+    require(bool(scale.all()), "the model multiplies a channel of the picture by 0")
     attack, spec = AttackSpec(), MinimalMaskSpec()
     nodes = file.add_network("model", network.nodes, exact=True)
     return {
