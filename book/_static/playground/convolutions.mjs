@@ -1,6 +1,6 @@
 /** Convolutions of planes with the channels last, and their transposes. */
 
-/** The largest index of an axis that a kernel reaches, and where each of its places and taps leads. */
+/** The number of taps of a kernel, and which places of the input and the output each tap connects. */
 function connections([height, width], [outHeight, outWidth], { kernel, stride, padding }) {
   const taps = kernel[0] * kernel[1];
   const ahead = new Int32Array(height * width * taps).fill(-1); // input place, tap -> output place, or -1
@@ -118,8 +118,14 @@ function multiply(values, packed, inward, outward, bias, result) {
     for (let from = 0, to = o; from < values.length; from += 2 * inward, to += 2 * outward) {
       const pair = from + inward < values.length;
       const next = pair ? from + inward : from;
-      let a0 = s0, a1 = s1, a2 = s2, a3 = s3; // prettier-ignore
-      let b0 = s0, b1 = s1, b2 = s2, b3 = s3; // prettier-ignore
+      let a0 = s0;
+      let a1 = s1;
+      let a2 = s2;
+      let a3 = s3;
+      let b0 = s0;
+      let b1 = s1;
+      let b2 = s2;
+      let b3 = s3;
       for (let i = 0, w = o * inward; i < inward; i++, w += 4) {
         const a = values[from + i];
         const b = values[next + i];

@@ -1,6 +1,6 @@
 /** Reading the playground's file, written by `fmlib.publishing.playground.pack`. */
 
-const MAGIC = "FMPLAY01";
+const MAGIC = "FMPLAY02";
 const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
 
 /**

@@ -62,7 +62,10 @@ export class Network {
     const [start] = gradients;
     const channels = spread.length;
     const places = start.length / channels;
-    return start.map((_, n) => start[(n % places) * channels + Math.floor(n / places)] / spread[Math.floor(n / places)]);
+    const pixels = new Float64Array(start.length);
+    for (let c = 0; c < channels; c++)
+      for (let n = 0; n < places; n++) pixels[c * places + n] = start[n * channels + c] / spread[c];
+    return pixels;
   }
 
   /** The sum of what layers return to one value, in an array of its own: theirs may be shared. */

@@ -39,7 +39,8 @@ export async function readPicture(file, side, channels) {
   context.drawImage(image, (width - square) / 2, (height - square) / 2, square, square, 0, 0, side, side);
   const { data } = context.getImageData(0, 0, side, side);
   const places = side * side;
-  if (channels === 3) return Uint8Array.from({ length: 3 * places }, (_, n) => data[4 * (n % places) + Math.floor(n / places)]);
+  if (channels === 3)
+    return Uint8Array.from({ length: 3 * places }, (_, n) => data[4 * (n % places) + Math.floor(n / places)]);
   return Uint8Array.from({ length: places }, (_, n) =>
     Math.round(0.299 * data[4 * n] + 0.587 * data[4 * n + 1] + 0.114 * data[4 * n + 2]),
   );

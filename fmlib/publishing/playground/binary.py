@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MAGIC = b"FMPLAY01"
+MAGIC = b"FMPLAY02"
 
 #: The photographs that ship with scikit-learn: name -> title with credit.
 PHOTOGRAPHS = {

@@ -218,7 +218,7 @@ def _page(request: Request, dataset: dict[str, Any], size: int) -> str:
     about = (
         f"{_title(request)}, with {size:,} weights in single precision and {len(dataset['classes'])} classes. Its "
         f"pictures have {dataset['size']} x {dataset['size']} pixels and {planes}, normalised with mean {mean} and "
-        f"standard deviation {std}. Of a picture of another form the middle square is taken, and resized."
+        f"standard deviation {std}. Other pictures are cropped to their middle square and resized."
     )
     credits = (
         "" if request.images else f"<p>Photographs, from scikit-learn: {escape('; '.join(PHOTOGRAPHS.values()))}.</p>"
