@@ -1,4 +1,4 @@
-"""The command line: `fmlib explain` and `compare`; `run`, `status`, `publish`, `data`, `bench` and `book`.
+"""The command line: `fmlib explain`, `compare`, `playground`; `run`, `status`, `publish`, `data`, `bench` and `book`.
 
 Only light modules are imported here; each command imports what it needs, so that `fmlib --help` answers at once.
 """
@@ -126,6 +126,42 @@ def compare(
     from fmlib.explain.card import write_comparison
 
     print(f"written to {write_comparison(reports, out)}")
+
+
+@app.command()
+def playground(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="FILE.pt2 written by torch.export.save, torchvision:NAME, timm:NAME, or package.module:factory.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the page; a former one is replaced.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="State of the model, safetensors (default: its published weights)."),
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Side of the pictures, pixels (default: as the model says, or 224)."),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="M,M,M", help="Mean that normalises pixels in [0, 1], for each channel.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="S,S,S", help="Standard deviation that normalises them, for each channel.")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of the classes, one per line.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures to choose from, 12 at most (default: two photographs)."),
+    ] = None,
+) -> None:
+    """Write a page on which a network runs in the browser, with masks to paint and to learn."""
+    from fmlib.publishing.playground.page import Request, write
+
+    print(f"written to {write(Request(model, out, weights, side, mean, std, classes, images), _say)}")
 
 
 @app.command()

@@ -42,7 +42,14 @@ torch.set_num_threads(1)
 
 #: Files that take long come first, so that processes which share the tests end at about the same time. The book is
 #: built last, from results that the rehearsal in test_notebook.py has computed by then.
-FIRST = ["test_notebook.py", "test_browser.py", "test_playground.py", "test_pdf.py", "test_scheduler.py"]
+FIRST = [
+    "test_notebook.py",
+    "test_browser.py",
+    "test_playground.py",
+    "test_own_playground.py",
+    "test_pdf.py",
+    "test_scheduler.py",
+]
 LAST = ["test_build.py"]
 
 

@@ -75,6 +75,7 @@ def imagenette(root, images=2, names=("n01440764", "n02102040")):
 COMMANDS = [
     ["explain"],
     ["compare"],
+    ["playground"],
     ["run"],
     ["status"],
     ["publish"],
@@ -100,7 +101,7 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
 
 def test_help_lists_the_commands(capsys):
     for group in (
-        ["explain", "compare", "run", "status", "publish", "data", "bench", "book"],
+        ["explain", "compare", "playground", "run", "status", "publish", "data", "bench", "book"],
         ["build", "publish", "pdf"],
     ):
         assert main(["--help"] if "run" in group else ["book", "--help"]) == 0

@@ -157,14 +157,14 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
     return Dataset(splits["train"], splits["validation"], names)
 
 
-def sample_image(name: str, size: int) -> Tensor:
-    """scikit-learn's sample image "china" or "flower", gray and centre-cropped: uint8 (1, size, size)."""
+def sample_image(name: str, size: int, channels: int = 1) -> Tensor:
+    """scikit-learn's sample image "china" or "flower", gray or RGB, centre-cropped: uint8 (channels, size, size)."""
     from sklearn.datasets import load_sample_image
     from torchvision.transforms import functional
 
     image = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
-    gray = functional.resize(functional.rgb_to_grayscale(image), [size], antialias=True)
-    return functional.center_crop(gray, [size])
+    shown = functional.rgb_to_grayscale(image) if channels == 1 else image
+    return functional.center_crop(functional.resize(shown, [size], antialias=True), [size])
 
 
 def download(root: Path) -> None:

@@ -89,13 +89,22 @@ def _named(source: str, rest: str, *, pretrained: bool) -> Loaded:
     return Loaded(factory())
 
 
-def _exported(path: Path) -> Loaded:
-    """An exported program as a function: its module refuses `eval` and `train`. It runs where it was exported."""
+def load_program(path: Path) -> torch.export.ExportedProgram:
+    """A program that was written by `torch.export.save`.
+
+    Raises:
+        FmlibError: there is no such file, or it holds something else.
+    """
     require(path.is_file(), f"there is no file {path}")
     try:
-        module = torch.export.load(path).module()
+        return torch.export.load(path)
     except Exception as error:  # torch's own types vary by its version
         raise FmlibError(f"{path} is not a program of torch.export.save: {type(error).__name__}") from error
+
+
+def _exported(path: Path) -> Loaded:
+    """An exported program as a function: its module refuses `eval` and `train`. It runs where it was exported."""
+    module = load_program(path).module()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

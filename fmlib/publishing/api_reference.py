@@ -21,7 +21,7 @@ MODULES = (
     "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
     "studies.class_separability.separability", "studies.frequency_maps.similarity",
     "studies.jacobian_regularisation.corruptions",
-    "publishing.notebook",
+    "publishing.notebook", "publishing.playground.graph", "publishing.playground.page",
 )  # fmt: skip
 
 #: The headings of a docstring's sections, whose entries are shown as lists.

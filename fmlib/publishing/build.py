@@ -22,8 +22,10 @@ from fmlib.pipeline.experiment import evaluate_claims
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import write_bytes
-from fmlib.publishing import api_reference, kernels, playground, provenance
+from fmlib.publishing import api_reference, kernels, provenance
 from fmlib.publishing.notebook import verdict_words, verdicts
+from fmlib.publishing.playground.binary import FOLDER
+from fmlib.publishing.playground.book import files
 from fmlib.publishing.status import ROOT, freshness, records
 from fmlib.studies import registry
 from fmlib.studies.dataset_masks.analysis import accuracies
@@ -197,8 +199,8 @@ def publish() -> None:
     page = ROOT / "README.md"
     page.write_text(readme(page.read_text(), results))
     write_bytes(BOOK / "_static" / "masks.png", picture(results))
-    for name, content in playground.files(results).items():
-        write_bytes(playground.FOLDER / name, content)
+    for name, content in files(results).items():
+        write_bytes(FOLDER / name, content)
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()

@@ -8,19 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fmlib.core.config import MinimalMaskSpec, SyntheticSpec
 from fmlib.core.data import sample_image
-from fmlib.core.errors import FmlibError
 from fmlib.core.masks import clipped_exp_square
 from fmlib.core.minimal_masks import knapsack_step, minimal_masks
-from fmlib.core.models import Normalized
 from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.core.synthetic import make_synthetic
 from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.publishing import build, playground
+from fmlib.publishing import build
+from fmlib.publishing.playground import binary, book
 from fmlib.studies.shared.profiles import profile
 
 RESULTS = Results.open(PUBLISHED / build.SHOWN)
@@ -30,33 +28,27 @@ RESULTS = Results.open(PUBLISHED / build.SHOWN)
 
 
 def test_the_committed_files_are_those_of_the_published_results():
-    for name, content in playground.files(RESULTS).items():
+    for name, content in book.files(RESULTS).items():
         if name != "preview.png":  # drawn with the fonts of the machine
-            assert (playground.FOLDER / name).read_bytes() == content, "run 'fmlib book publish'"
+            assert (binary.FOLDER / name).read_bytes() == content, "run 'fmlib book publish'"
 
 
 def test_the_file_is_at_most_two_megabytes():
-    assert (playground.FOLDER / "networks.bin").stat().st_size <= 2e6
+    assert (binary.FOLDER / "networks.bin").stat().st_size <= 2e6
 
 
 @given(st.integers(0, 1000))
 def test_a_quantized_weight_is_off_by_half_a_step_at_most(seed):
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
-    whole, scale = playground.quantized(weight)
+    whole, scale = binary.quantized(weight)
     assert whole.abs().amax((1, 2, 3)).eq(32767).all()
     step = scale.view(-1, 1, 1, 1)
     assert ((whole * step - weight).abs() <= 0.505 * step).all()  # single precision has 24 bits, these 16
 
 
-def test_a_layer_that_the_page_lacks_is_refused():
-    model = Normalized(nn.Sequential(nn.GELU()), 0.5, 0.2)
-    with pytest.raises(FmlibError, match="no layer GELU"):
-        playground._layers(playground._File(), "one", model)
-
-
 def test_what_is_imported_comes_first():
     sources = {"a.mjs": 'import { b } from "./b.mjs";', "b.mjs": 'import { c } from "./c.mjs";', "c.mjs": ""}
-    assert list(playground.in_order(sources)) == ["c.mjs", "b.mjs", "a.mjs"]
+    assert list(binary.in_order(sources)) == ["c.mjs", "b.mjs", "a.mjs"]
 
 
 # ---------------------------------------------------------------------------------------------- agreement with torch
@@ -92,7 +84,7 @@ ASK = """async (requests) => {
 def thirty_photographs():
     """uint8 (30, 64, 64): twenty of the validation set, scikit-learn's two, and eight crops of those."""
     samples = (RESULTS.arrays("samples")["x"].reshape(20, 64, 64).astype(np.float64) * 255).round().astype(np.uint8)
-    own = [sample_image(name, size)[0] for name in playground.PHOTOGRAPHS for size in (64, 96, 128, 192, 256)]
+    own = [sample_image(name, size)[0] for name in binary.PHOTOGRAPHS for size in (64, 96, 128, 192, 256)]
     return np.concatenate([samples, np.stack([one[-64:, -64:].numpy() for one in own])])
 
 
@@ -112,7 +104,7 @@ DATASETS = {
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime):
     name, file, make = DATASETS[dataset]
-    model = playground.network(RESULTS, file.format(regime), profile(name))
+    model = book.network(RESULTS, file.format(regime), profile(name))
     pictures = make()
     labels = torch.arange(len(pictures)) % 5
     asked = [
@@ -126,7 +118,7 @@ def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime)
     here = torch.tensor([answer["probabilities"] for answer in answers])
     assert (here - probabilities).abs().max() < 1e-3
 
-    losses = cross_entropy(playground.rounded(model).double()(pixels), labels, reduction="none")
+    losses = cross_entropy(binary.rounded(model).double()(pixels), labels, reduction="none")
     (gradients,) = torch.autograd.grad(losses.sum(), pixels)
     difference = torch.tensor([answer["gradient"] for answer in answers], dtype=torch.float64) - gradients.flatten(1)
     assert (difference.norm(dim=1) / gradients.flatten(1).norm(dim=1)).max() < 1e-3
@@ -162,12 +154,12 @@ LEARNED = [("photographs", 20, "N", 3), ("photographs", 28, "A", 8), ("synthetic
 def test_masks_are_those_of_the_library(served, dataset, number, regime, steps):
     name, file, make = DATASETS[dataset]
     found = profile(name)
-    model = playground.rounded(playground.network(RESULTS, file.format(regime), found)).double()
+    model = binary.rounded(book.network(RESULTS, file.format(regime), found)).double()
     pixels = torch.from_numpy(make()[number])
     image = pixels.double()[None, None] / 255
     label, centre, spec = model(image).argmax(1), found.network.mean, MinimalMaskSpec()
     asked = {"kind": "learn", "name": dataset, "regime": regime, "pixels": pixels.flatten().tolist()}
-    options = {name: getattr(spec, name) for name in playground.LEARNING}
+    options = {name: getattr(spec, name) for name in binary.LEARNING}
     few = replace(spec, steps=steps)
     first, last = served.page.evaluate(
         ASK, [asked | {"options": options | {"steps": steps}}, asked | {"options": options}]
@@ -208,7 +200,7 @@ def test_an_attack_stays_in_its_ball_and_changes_the_prediction(served):
     assert np.abs(attacked - pixels).max() <= options["epsilon"] + 1e-12
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    model = playground.network(RESULTS, "network_N.safetensors", profile("laptop"))
+    model = book.network(RESULTS, "network_N.safetensors", profile("laptop"))
     before, after = (model(torch.tensor(one).float().view(1, 1, 64, 64)).argmax(1) for one in (pixels, attacked))
     assert before != after
 
@@ -458,10 +450,10 @@ def test_a_damaged_link(visit, address):
 @pytest.mark.parametrize("length", [5, 10, 4000, 700_000])
 def test_a_file_of_networks_cut_short(browser, address, length):
     page = browser.new_page()
-    whole = (playground.FOLDER / "networks.bin").read_bytes()
+    whole = (binary.FOLDER / "networks.bin").read_bytes()
     page.route("**/networks.bin", lambda route: route.fulfill(body=whole[:length]))
     page.goto(f"{address}/playground.html")
-    page.get_by_text("build the book again").wait_for()
+    page.get_by_text("build the page again").wait_for()
     assert page.is_visible("#figure-playground")
     assert page.is_hidden("#playground")
     page.close()

@@ -19,9 +19,10 @@ function drawPlane(canvas, side, paint) {
   return context;
 }
 
-/** A gray picture; values from `low` (black) to `high` (white). */
+/** A picture, gray or in colour; values from `low` (black) to `high` (white). */
 export function drawPicture(canvas, values, side, low = 0, high = 1) {
-  drawPlane(canvas, side, (n) => Array(3).fill((255 * (values[n] - low)) / (high - low)));
+  const step = values.length === side * side ? 0 : side * side; // between the planes of its channels
+  drawPlane(canvas, side, (n) => [0, 1, 2].map((c) => (255 * (values[n + c * step] - low)) / (high - low)));
 }
 
 const centred = (n, side) => {
@@ -32,7 +33,7 @@ const centred = (n, side) => {
 /** The logarithm of an amplitude spectrum, DC in the middle; blue where a mask removes it. */
 export function drawSpectrum(canvas, amplitude, side, half = null) {
   const logs = amplitude.map((value) => Math.log1p(value));
-  const top = Math.max(...logs) || 1;
+  const top = logs.reduce((most, value) => Math.max(most, value)) || 1;
   const mask = half && fullPlane(half, side);
   return drawPlane(canvas, side, (n) => {
     const place = centred(n, side);

@@ -1,18 +1,18 @@
 /** Reading the playground's file, written by `fmlib.publishing.playground.pack`. */
 
-const MAGIC = "FMPLAY01";
+const MAGIC = "FMPLAY02";
 const ARRAYS = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
 
 /**
  * The data sets of the page, with arrays in place of their names.
  * @param {ArrayBuffer} buffer
- * @returns {object[]} datasets; a network's convolutions and linear layers hold `weights`, `shape` and `scale`
+ * @returns {object[]} datasets; nodes that have weights hold `weights`, their `shape` and `scale`
  * @throws {Error} if the file is of another kind, damaged, or cut short
  */
 export function readFile(buffer) {
-  const advice = "Load the page again; if that does not help, build the book again.";
+  const advice = "Load the page again; if that does not help, build the page again.";
   const start = new TextDecoder("latin1").decode(buffer.slice(0, 8));
-  if (start !== MAGIC) throw new Error(`The file of networks is not one of this book's. ${advice}`);
+  if (start !== MAGIC) throw new Error(`The file of networks is of another kind. ${advice}`);
   const cut = new Error(`The file of networks is cut short. ${advice}`);
   if (buffer.byteLength < 12) throw cut;
   const length = new DataView(buffer).getUint32(8, true);
@@ -34,18 +34,14 @@ export function readFile(buffer) {
       shape.reduce((product, side) => product * side, 1),
     );
   };
-  const layer = (described) => {
-    const { kind, ...names } = described;
-    const arrays = Object.entries(names).map(([part, name]) => [part, array(name)]);
-    return { kind, shape: header.arrays[names.weights]?.shape, ...Object.fromEntries(arrays) };
+  const node = ({ arrays, ...rest }) => {
+    const read = Object.entries(arrays).map(([part, name]) => [part, array(name)]);
+    return { ...rest, shape: header.arrays[arrays.weights]?.shape, ...Object.fromEntries(read) };
   };
   return header.datasets.map((dataset) => ({
     ...dataset,
     networks: Object.fromEntries(
-      Object.entries(dataset.networks).map(([regime, { title, layers }]) => [
-        regime,
-        { title, layers: layers.map(layer) },
-      ]),
+      Object.entries(dataset.networks).map(([regime, { title, nodes }]) => [regime, { title, nodes: nodes.map(node) }]),
     ),
     masks: dataset.masks.map((mask) => ({ ...mask, half: array(mask.half) })),
     pictures: dataset.pictures.map((picture) => ({ ...picture, pixels: array(picture.pixels) })),

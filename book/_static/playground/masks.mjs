@@ -4,7 +4,7 @@
  * d(M) is the change of the loss under the mask M, and a(M) its L1 share. The solver minimises g(d) + penalty * a.
  */
 
-import { eachHalf, filtered, share } from "./spectra.mjs";
+import { amplitudes, eachHalf, filtered, share } from "./spectra.mjs";
 
 // The constants of fmlib.core.minimal_masks.
 const BISECTIONS = 24; // halvings of the interval in which knapsackStep looks for its threshold
@@ -69,7 +69,7 @@ export class MinimalMask {
     this.label = logits.indexOf(Math.max(...logits));
     this.reference = network.lossAndGradient(pixels, this.label).loss;
     this.wanted = RESTORED * (logits[this.label] - logits[rivalOf(logits, this.label)]);
-    this.spectrum = fourier.forward(pixels.map((pixel) => pixel - network.centre));
+    this.spectrum = fourier.spectrum(pixels, network.centre);
     const side = fourier.side;
     this.next = new Float64Array(side * (side / 2 + 1)).fill(1);
     this.weights = new Float64Array(this.next.length);
@@ -85,13 +85,10 @@ export class MinimalMask {
 
   /** The reach of each entry in units of the radius. */
   reach() {
-    const { real, imaginary } = this.spectrum;
+    const full = amplitudes(this.spectrum);
     const amplitude = new Float64Array(this.next.length);
     const { side } = this.fourier;
-    eachHalf(side, (place, row, column) => {
-      const n = row * side + column;
-      amplitude[place] = Math.hypot(real[n], imaginary[n]);
-    });
+    eachHalf(side, (place, row, column) => (amplitude[place] = full[row * side + column]));
     const mean = amplitude.reduce((sum, value) => sum + value, 0) / amplitude.length;
     return amplitude.map((value) => clamp((Math.max(mean, 1e-30) / Math.max(value, 1e-30)) ** EXPONENT, ...FACTORS));
   }
@@ -109,11 +106,13 @@ export class MinimalMask {
     const change = loss - this.reference;
     const aim = kept ? change : this.wanted - (logits[label] - logits[rival]);
     const slopes = logits.map((value, number) => (number === rival) - (number === label));
-    const back = fourier.forward(kept ? ofLoss : network.backward(slopes));
+    const back = fourier.spectrum(kept ? ofLoss : network.backward(slopes), spectrum.map(() => 0));
     const gradient = new Float64Array(half.length);
     eachHalf(fourier.side, (place, row, column) => {
       const n = row * fourier.side + column;
-      const along = spectrum.real[n] * back.real[n] + spectrum.imaginary[n] * back.imaginary[n];
+      let along = 0;
+      for (let c = 0; c < back.length; c++)
+        along += spectrum[c].real[n] * back[c].real[n] + spectrum[c].imaginary[n] * back[c].imaginary[n];
       gradient[place] = this.weights[place] * along;
     });
     const l1Share = share(half, fourier.side);

@@ -7,9 +7,13 @@ import { complement, painted, radialEnergy, sector, share } from "./spectra.mjs"
 import { readPicture } from "./upload.mjs";
 
 const MAX_COMPARED = 4;
+const MAX_CLASSES = 10; // of more classes, as many are shown
 const OWN = "own";
+const CANVASES = { spectrum: 384, original: 384, filtered: 384, change: 192, "change-spectrum": 192 }; // about how wide
 const element = (name) => document.getElementById(name);
 const percent = (value) => (100 * value).toFixed(1);
+const escaped = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+const channels = (dataset) => dataset.mean.length;
 
 /** What the page shows; `half` is the mask, `pixels` the picture before any attack. */
 const state = { dataset: null, picture: null, pixels: null, own: null, half: null, attacked: null, kept: [] };
@@ -28,16 +32,39 @@ const ones = () => new Float32Array(state.dataset.size * (state.dataset.size / 2
 
 // ---------------------------------------------------------------------------------------------- drawing
 
+/** The head of the table of probabilities: two columns for each network. */
+function drawHead() {
+  const { networks, classes } = state.dataset;
+  const titles = networks.map(({ title }) => `<th colspan="2" scope="colgroup">${escaped(title)}</th>`).join("");
+  const columns = '<th scope="col">unmasked</th><th scope="col">masked</th>'.repeat(networks.length);
+  const table = element("answers");
+  table.tHead.innerHTML = `<tr><th rowspan="2" scope="col">class</th>${titles}</tr><tr>${columns}</tr>`;
+  const some = classes.length > MAX_CLASSES ? `; the ${MAX_CLASSES} most probable of ${classes.length} classes` : "";
+  table.caption.textContent = `Probabilities, in percent${some}`;
+}
+
+/** The numbers of the classes that the table shows: all, or those with the largest probabilities. */
+function shownClasses(answers) {
+  const { classes } = state.dataset;
+  const numbers = classes.map((_, n) => n);
+  if (classes.length <= MAX_CLASSES) return numbers;
+  const largest = (n) => Math.max(...answers.map((probabilities) => probabilities[n]));
+  const [first] = answers;
+  return numbers
+    .sort((a, b) => largest(b) - largest(a))
+    .slice(0, MAX_CLASSES)
+    .sort((a, b) => first[b] - first[a]);
+}
+
 function drawAnswers() {
-  const cell = (probabilities, n) => {
-    const best = probabilities[n] === Math.max(...probabilities);
-    const value = percent(probabilities[n]);
-    return `<td class="${best ? "best" : ""}" style="--part: ${value}%">${value}</td>`;
-  };
-  const rows = state.dataset.classes.map((name, n) => {
-    const { unmasked, masked } = latestResult;
-    const cells = ["N", "A"].map((regime) => cell(unmasked[regime], n) + cell(masked[regime], n));
-    return `<tr><th scope="row">${name}</th>${cells.join("")}</tr>`;
+  const { unmasked, masked } = latestResult;
+  const answers = state.dataset.networks.flatMap(({ regime }) => [unmasked[regime], masked[regime]]);
+  const tops = answers.map((probabilities) => Math.max(...probabilities));
+  const cell = (value, top) =>
+    `<td class="${value === top ? "best" : ""}" style="--part: ${percent(value)}%">${percent(value)}</td>`;
+  const rows = shownClasses(answers).map((n) => {
+    const cells = answers.map((probabilities, answer) => cell(probabilities[n], tops[answer]));
+    return `<tr><th scope="row">${escaped(state.dataset.classes[n])}</th>${cells.join("")}</tr>`;
   });
   element("answers").tBodies[0].innerHTML = rows.join("");
 }
@@ -103,10 +130,19 @@ function enter(dataset) {
   if (state.dataset === dataset) return;
   Object.assign(state, { dataset, half: null, kept: [] });
   state.half = ones();
+  drawHead();
   const option = (value, title) => new Option(title, value);
   element("learned").replaceChildren(...dataset.masks.map(({ name, title }) => option(name, title)));
-  for (const list of ["network", "victim"])
+  element("dataset-masks").hidden = !dataset.masks.length;
+  for (const list of ["network", "victim"]) {
     element(list).replaceChildren(...dataset.networks.map(({ regime, title }) => option(regime, title)));
+    element(list).parentElement.hidden = dataset.networks.length === 1;
+  }
+  for (const [name, width] of Object.entries(CANVASES)) {
+    const side = dataset.size * Math.max(Math.round(width / dataset.size), 1); // whole pixels of the picture
+    Object.assign(element(name), { width: side, height: side });
+  }
+  element("size").max = Math.max(10, dataset.size / 8);
   element("epsilon").value = dataset.attack.epsilon;
   sayNumbers();
 }
@@ -121,18 +157,17 @@ async function choose(dataset, picture) {
   Object.assign(state, { picture, title: found.title, attacked: null });
   state.pixels = Float64Array.from(found.pixels, (value) => value / 255);
   element("picture").value = `${dataset.name} ${picture}`;
-  for (const name of ["change", "change-spectrum"]) element(name).getContext("2d").clearRect(0, 0, 192, 192);
+  for (const name of ["change", "change-spectrum"])
+    element(name).getContext("2d").clearRect(0, 0, element(name).width, element(name).height);
   await showPicture();
 }
 
 function ownPicture(pixels) {
+  const [dataset] = datasets;
   state.own = pixels;
-  if (!element("picture").querySelector(`[value="photographs ${OWN}"]`))
-    element("picture").append(new Option("Your picture", `photographs ${OWN}`));
-  return choose(
-    datasets.find(({ name }) => name === "photographs"),
-    OWN,
-  );
+  if (!element("picture").querySelector(`[value="${dataset.name} ${OWN}"]`))
+    element("picture").append(new Option("Your picture", `${dataset.name} ${OWN}`));
+  return choose(dataset, OWN);
 }
 
 // ---------------------------------------------------------------------------------------------- painting
@@ -237,7 +272,7 @@ async function attack() {
   drawPicture(element("change"), found.change, dataset.size, -epsilon, epsilon);
   drawSpectrum(element("change-spectrum"), found.amplitude, dataset.size);
   await showPicture();
-  say(`Attacked ${element("victim").value} within ${epsilon.toFixed(4)} of every pixel.`);
+  say(`Attacked ${element("victim").selectedOptions[0].text} within ${epsilon.toFixed(4)} of every pixel.`);
 }
 
 async function undo() {
@@ -251,7 +286,7 @@ const band = () =>
   Object.fromEntries(["inner", "outer", "direction", "width"].map((name) => [name, Number(element(name).value)]));
 
 function sayNumbers() {
-  element("epsilon-says").textContent = `${Number(element("epsilon").value).toFixed(4)} of the gray scale`;
+  element("epsilon-says").textContent = `${Number(element("epsilon").value).toFixed(4)} of the range from black to white`;
   const { inner, outer, direction, width } = band();
   element("band").textContent =
     `${percent(inner)} to ${percent(outer)}% of the corner's radius; ${direction}° ± ${width}°`;
@@ -276,11 +311,11 @@ async function recall() {
   const known =
     dataset &&
     (found.picture === OWN
-      ? found.own?.length === dataset.size ** 2
+      ? found.own?.length === channels(dataset) * dataset.size ** 2
       : dataset.pictures.some(({ name }) => name === found.picture));
   if (!found) return;
   if (!known || found.half.length !== dataset.size * (dataset.size / 2 + 1))
-    return warn("This link is from another edition of the book: the playground opens in its initial state.");
+    return warn("This link is from another edition of this page: the playground opens in its initial state.");
   if (found.picture === OWN) await ownPicture(found.own);
   else await choose(dataset, found.picture);
   for (const name of ["network", "victim"]) element(name).value = found.network;
@@ -330,7 +365,7 @@ function listen() {
   element("upload").addEventListener("change", ({ target }) => {
     warn("");
     if (target.files.length)
-      readPicture(target.files[0], datasets[0].size)
+      readPicture(target.files[0], datasets[0].size, channels(datasets[0]))
         .then(ownPicture)
         .catch((error) => warn(error.message));
   });
@@ -348,19 +383,19 @@ function listen() {
 /** Starts the page: `worker` is the address of the worker's module, `binary` fetches the file of networks. */
 export async function start(worker, binary) {
   if (typeof Worker === "undefined")
-    throw new Error("The playground needs Web Workers, which this browser lacks. The rest of the book works.");
+    throw new Error("The playground needs Web Workers, which this browser lacks.");
   client = new Client(worker, warn);
   ({ datasets } = await client.ask("open", { binary: await binary() }));
   for (const { name, title, pictures } of datasets) {
     const group = document.createElement("optgroup");
     group.label = title;
     group.append(...pictures.map((one) => new Option(one.title, `${name} ${one.name}`)));
-    element("picture").append(group);
+    element("picture").append(...(datasets.length > 1 ? [group] : group.children));
   }
   listen();
   await choose(datasets[0], datasets[0].pictures[0].name);
   warn("");
   element("playground").hidden = false;
-  element("figure-playground").hidden = true;
+  element("figure-playground")?.setAttribute("hidden", "");
   await recall();
 }

@@ -1,64 +1,113 @@
 /**
  * Spectra of square pictures, and masks on them; with the conventions of `fmlib.core.spectra`.
  *
- * The side is a power of two. A *half* mask has side * (side / 2 + 1) entries in rows, DC first; interior columns
+ * The side is even. A *half* mask has side * (side / 2 + 1) entries in rows, DC first; interior columns
  * stand for two frequencies. A *full* plane has side * side entries, DC first.
  */
 
-/** Fourier transforms of pictures of one side. */
+/** Prime factors in ascending order. */
+function factors(number) {
+  for (let prime = 2; prime <= number; prime++)
+    if (number % prime === 0) return [prime, ...factors(number / prime)];
+  return [];
+}
+
+/** Fourier transforms of pictures of one side, fastest for powers of two. */
 export class Fourier {
   constructor(side) {
     this.side = side;
-    this.cos = Float64Array.from({ length: side / 2 }, (_, k) => Math.cos((2 * Math.PI * k) / side));
-    this.sin = Float64Array.from({ length: side / 2 }, (_, k) => Math.sin((2 * Math.PI * k) / side));
-    const bits = Math.log2(side);
-    this.reversed = Uint16Array.from({ length: side }, (_, n) =>
-      parseInt(n.toString(2).padStart(bits, "0").split("").reverse().join(""), 2),
-    );
+    this.factors = factors(side);
+    this.cos = Float64Array.from({ length: side }, (_, k) => Math.cos((2 * Math.PI * k) / side));
+    this.sin = Float64Array.from({ length: side }, (_, k) => Math.sin((2 * Math.PI * k) / side));
   }
 
   /** The spectrum of real values over the full plane: {real, imaginary}. */
   forward(values) {
-    const plane = { real: Float64Array.from(values), imaginary: new Float64Array(values.length) };
-    this.transform(plane, -1);
-    return plane;
+    return this.transform({ real: Float64Array.from(values), imaginary: new Float64Array(values.length) }, -1);
   }
 
   /** The real part of the inverse transform. */
-  inverse({ real, imaginary }) {
-    const plane = { real: Float64Array.from(real), imaginary: Float64Array.from(imaginary) };
-    this.transform(plane, 1);
-    return plane.real.map((value) => value / plane.real.length);
+  inverse(plane) {
+    const { real } = this.transform(plane, 1);
+    return real.map((value) => value / real.length);
   }
 
-  /** In place, rows and then columns; sign of the exponent: -1 or 1. */
-  transform({ real, imaginary }, sign) {
-    for (let n = 0; n < this.side; n++) this.line(real, imaginary, n * this.side, 1, sign);
-    for (let n = 0; n < this.side; n++) this.line(real, imaginary, n, this.side, sign);
+  /** The spectrum of each channel of a picture about a level. */
+  spectrum(pixels, centre) {
+    const places = this.side ** 2;
+    return centre.map((level, c) =>
+      this.forward(pixels.subarray(c * places, (c + 1) * places).map((pixel) => pixel - level)),
+    );
   }
 
-  /** One row or column: values start, start + step, ... (Cooley and Tukey, radix 2). */
-  line(real, imaginary, start, step, sign) {
-    const { side, cos, sin, reversed } = this;
-    const swap = (values, a, b) => ([values[a], values[b]] = [values[b], values[a]]);
-    for (let n = 0; n < side; n++) {
-      if (n >= reversed[n]) continue;
-      swap(real, start + n * step, start + reversed[n] * step);
-      swap(imaginary, start + n * step, start + reversed[n] * step);
+  /** Columns and then rows; sign of the exponent: -1 or 1. */
+  transform(plane, sign) {
+    return this.transposed(this.columns(this.transposed(this.columns(plane, sign)), sign));
+  }
+
+  transposed({ real, imaginary }) {
+    const { side } = this;
+    const turned = { real: new Float64Array(real.length), imaginary: new Float64Array(real.length) };
+    for (let row = 0, n = 0; row < side; row++)
+      for (let column = 0; column < side; column++, n++) {
+        turned.real[column * side + row] = real[n];
+        turned.imaginary[column * side + row] = imaginary[n];
+      }
+    return turned;
+  }
+
+  /** Every column (Stockham's order: each factor of the side is one pass from one pair of arrays to another). */
+  columns(plane, sign) {
+    const empty = () => ({ real: new Float64Array(plane.real.length), imaginary: new Float64Array(plane.real.length) });
+    let [from, to, spare] = [plane, empty(), empty()]; // the plane that was given stays as it is
+    let length = this.side;
+    for (const factor of this.factors) {
+      if (factor === 2) this.halve(from, to, length, sign);
+      else this.pass(from, to, factor, length, sign);
+      length /= factor;
+      [from, to, spare] = [to, spare, to];
     }
-    for (let half = 1; half < side; half *= 2) {
-      for (let first = 0; first < side; first += 2 * half) {
-        for (let k = 0; k < half; k++) {
-          const turn = (k * side) / (2 * half);
-          const a = start + (first + k) * step;
-          const b = a + half * step;
-          const re = real[b] * cos[turn] - sign * imaginary[b] * sin[turn];
-          const im = imaginary[b] * cos[turn] + sign * real[b] * sin[turn];
-          real[b] = real[a] - re;
-          imaginary[b] = imaginary[a] - im;
-          real[a] += re;
-          imaginary[a] += im;
+    return from;
+  }
+
+  /** One pass of `columns`: transforms of `factor` values, `length` / `factor` rows apart. */
+  pass(from, to, factor, length, sign) {
+    const { side, cos, sin } = this;
+    const rows = length / factor;
+    const stride = (side / length) * side;
+    to.real.fill(0);
+    to.imaginary.fill(0);
+    for (let row = 0; row < rows; row++)
+      for (let out = 0; out < factor; out++)
+        for (let part = 0; part < factor; part++) {
+          // exp(sign 2 pi i (part * out / factor + row * out / length))
+          const turn = ((part * out * side) / factor + (row * out * side) / length) % side;
+          const re = cos[turn];
+          const im = sign * sin[turn];
+          const start = (factor * row + out) * stride;
+          const begin = (row + rows * part) * stride;
+          for (let n = 0; n < stride; n++) {
+            to.real[start + n] += from.real[begin + n] * re - from.imaginary[begin + n] * im;
+            to.imaginary[start + n] += from.real[begin + n] * im + from.imaginary[begin + n] * re;
+          }
         }
+  }
+
+  /** `pass` for a factor of 2, with a quarter of the products. */
+  halve(from, to, length, sign) {
+    const { side, cos, sin } = this;
+    const stride = (side / length) * side;
+    const other = (length / 2) * stride;
+    for (let row = 0; row < length / 2; row++) {
+      const re = cos[(row * side) / length];
+      const im = sign * sin[(row * side) / length];
+      for (let n = row * stride, start = 2 * row * stride; n < (row + 1) * stride; n++, start++) {
+        const real = from.real[n] - from.real[n + other];
+        const imaginary = from.imaginary[n] - from.imaginary[n + other];
+        to.real[start] = from.real[n] + from.real[n + other];
+        to.imaginary[start] = from.imaginary[n] + from.imaginary[n + other];
+        to.real[start + stride] = real * re - imaginary * im;
+        to.imaginary[start + stride] = real * im + imaginary * re;
       }
     }
   }
@@ -86,13 +135,23 @@ export function fullPlane(half, side) {
   return full;
 }
 
-/** The picture centre + F^-1(M * F(picture - centre)), from the spectrum of picture - centre. */
+/** The picture centre + F^-1(M * F(picture - centre)), one plane per channel, from `Fourier.spectrum`. */
 export function filtered(fourier, spectrum, half, centre) {
   const full = fullPlane(half, fourier.side);
   const times = (values) => values.map((value, n) => value * full[n]);
-  return fourier
-    .inverse({ real: times(spectrum.real), imaginary: times(spectrum.imaginary) })
-    .map((value) => value + centre);
+  const picture = new Float64Array(full.length * centre.length);
+  spectrum.forEach(({ real, imaginary }, c) => {
+    const plane = fourier.inverse({ real: times(real), imaginary: times(imaginary) });
+    picture.set(plane.map((value) => value + centre[c]), c * full.length);
+  });
+  return picture;
+}
+
+/** The amplitude of each frequency, over all channels. */
+export function amplitudes(spectrum) {
+  return spectrum[0].real.map((_, n) =>
+    Math.sqrt(spectrum.reduce((sum, { real, imaginary }) => sum + real[n] ** 2 + imaginary[n] ** 2, 0)),
+  );
 }
 
 /** The mean of the mask over the full plane: its L1 norm as a share of the all-ones mask's. */

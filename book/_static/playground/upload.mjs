@@ -1,4 +1,4 @@
-/** A reader's own picture, made gray and square. */
+/** A reader's own picture, made square. */
 
 const MOST_BYTES = 40e6;
 const MOST_PIXELS = 60e6;
@@ -20,11 +20,11 @@ async function decoded(file) {
 }
 
 /**
- * The middle square of a picture file, gray, `side` pixels wide.
- * @returns {Promise<Uint8Array>} side * side values
+ * The middle square of a picture file, `side` pixels wide, gray or with 3 channels.
+ * @returns {Promise<Uint8Array>} channels * side * side values
  * @throws {Error} if the file is no picture, or too large
  */
-export async function readPicture(file, side) {
+export async function readPicture(file, side, channels) {
   const large = new Error(`"${file.name}" is too large: at most 40 MB and 60 million pixels.`);
   if (file.size > MOST_BYTES) throw large;
   const image = await decoded(file);
@@ -38,7 +38,10 @@ export async function readPicture(file, side) {
   context.imageSmoothingQuality = "high";
   context.drawImage(image, (width - square) / 2, (height - square) / 2, square, square, 0, 0, side, side);
   const { data } = context.getImageData(0, 0, side, side);
-  return Uint8Array.from({ length: side * side }, (_, n) =>
+  const places = side * side;
+  if (channels === 3)
+    return Uint8Array.from({ length: 3 * places }, (_, n) => data[4 * (n % places) + Math.floor(n / places)]);
+  return Uint8Array.from({ length: places }, (_, n) =>
     Math.round(0.299 * data[4 * n] + 0.587 * data[4 * n + 1] + 0.114 * data[4 * n + 2]),
   );
 }

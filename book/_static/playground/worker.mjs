@@ -7,9 +7,9 @@ import { projectedGradient } from "./attacks.mjs";
 import { readFile } from "./file.mjs";
 import { MinimalMask } from "./masks.mjs";
 import { Network, softmax } from "./network.mjs";
-import { Fourier, filtered } from "./spectra.mjs";
+import { Fourier, amplitudes, filtered } from "./spectra.mjs";
 
-const SHOWN_EVERY = 5; // steps between two updates while a mask is learned
+const SHOWN_EVERY = 5; // steps between two updates while a mask is learned, unless the data set has another number
 
 let datasets;
 const opened = new Map(); // networks and transforms, by data set
@@ -18,10 +18,7 @@ let learning = 0; // number of the solution that may continue
 function dataset(name) {
   if (!opened.has(name)) {
     const { size, mean, std, networks } = datasets.find((one) => one.name === name);
-    const ready = Object.entries(networks).map(([regime, { layers }]) => [
-      regime,
-      new Network(layers, size, mean, std),
-    ]);
+    const ready = Object.entries(networks).map(([regime, { nodes }]) => [regime, new Network(nodes, mean, std)]);
     opened.set(name, { fourier: new Fourier(size), networks: Object.fromEntries(ready), centre: mean });
   }
   return opened.get(name);
@@ -31,15 +28,11 @@ function dataset(name) {
 const probabilities = ({ networks }, pixels) =>
   Object.fromEntries(Object.entries(networks).map(([regime, one]) => [regime, [...softmax(one.logits(pixels))]]));
 
-const spectrum = ({ fourier, centre }, pixels) => fourier.forward(pixels.map((pixel) => pixel - centre));
-
 /** The picture with a mask applied, and the networks' probabilities for it. */
 function applyMask(place, pixels, half) {
-  const picture = filtered(place.fourier, spectrum(place, pixels), half, place.centre);
+  const picture = filtered(place.fourier, place.fourier.spectrum(pixels, place.centre), half, place.centre);
   return { filtered: picture, masked: probabilities(place, picture) };
 }
-
-const amplitudes = ({ real, imaginary }) => real.map((value, n) => Math.hypot(value, imaginary[n]));
 
 const HANDLERS = {
   /** Read the file; returns the datasets without their networks' weights. */
@@ -53,20 +46,21 @@ const HANDLERS = {
     };
   },
 
-  /** A picture's amplitude spectrum, about the mean gray level of its data set, and the networks' probabilities. */
+  /** A picture's amplitude spectrum, about the level that its networks see as zero, and the networks' probabilities. */
   inspect({ name, pixels }) {
     const place = dataset(name);
-    return { amplitude: amplitudes(spectrum(place, pixels)), unmasked: probabilities(place, pixels) };
+    const amplitude = amplitudes(place.fourier.spectrum(pixels, place.centre));
+    return { amplitude, unmasked: probabilities(place, pixels) };
   },
 
   filter({ name, pixels, half }) {
     return applyMask(dataset(name), pixels, half);
   },
 
-  /** The loss of a label, its gradient and the probabilities, of one network. */
+  /** The logits of one network, the loss of a label and its gradient, and the probabilities. */
   gradient({ name, regime, pixels, label }) {
     const { loss, logits, gradient } = dataset(name).networks[regime].lossAndGradient(pixels, label);
-    return { loss, gradient, probabilities: softmax(logits) };
+    return { logits, loss, gradient, probabilities: softmax(logits) };
   },
 
   attack({ name, regime, pixels, options }) {
@@ -75,7 +69,7 @@ const HANDLERS = {
     const logits = network.logits(pixels);
     const attacked = projectedGradient(network, pixels, logits.indexOf(Math.max(...logits)), options);
     const change = attacked.map((value, n) => value - pixels[n]);
-    return { attacked, change, amplitude: amplitudes(place.fourier.forward(change)) };
+    return { attacked, change, amplitude: amplitudes(place.fourier.spectrum(change, place.centre.map(() => 0))) };
   },
 
   /** Learn a mask until it is done or stopped; `report` gets accepted masks, and the result is the best one. */
@@ -92,7 +86,7 @@ const HANDLERS = {
     while (number === learning && !solution.done) {
       const { share, change } = solution.step();
       curve.push({ share, change });
-      if (solution.done || solution.steps % SHOWN_EVERY) continue;
+      if (solution.done || solution.steps % (options.every ?? SHOWN_EVERY)) continue;
       report(update());
       await new Promise((resolve) => setTimeout(resolve)); // lets messages in
     }
