@@ -6,7 +6,6 @@ Only light modules are imported here; each command imports what it needs, so tha
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 from functools import partial
@@ -286,8 +285,8 @@ def bench(
 ) -> None:
     """Measure mask learning and training on this device, or compare solvers. The book shows the result."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    from fmlib.pipeline.disk.files import signed_json, write_bytes
     from fmlib.pipeline.results import checkout
-    from fmlib.pipeline.store import write_bytes
     from fmlib.studies import registry
     from fmlib.studies.what_it_costs import benchmark
 
@@ -304,13 +303,13 @@ def bench(
             f"(serial {row['quality']['serial']['excess']:.3g})"
         )
     path = folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json"
-    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
+    write_bytes(path, signed_json(measured).encode())
     print(f"written to {path}")
 
 
 def _compare_solvers(cases: list[str], setup: Setup, store: Store, images: int | None, path: Path) -> None:
     """Compare the solvers of image masks and write `path`; an interrupted comparison goes on where it was stopped."""
-    from fmlib.pipeline.store import write_bytes
+    from fmlib.pipeline.disk.files import signed_json, write_bytes
     from fmlib.studies.what_it_costs.solvers import measure
 
     store.require_writable()
@@ -321,7 +320,7 @@ def _compare_solvers(cases: list[str], setup: Setup, store: Store, images: int |
             f"{row['case']}: {row['solver']} {row['speed']:.1f} times as fast as one image at a time, "
             f"{row['excess']:.2f} times its excess ({row['images']} images)"
         )
-    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
+    write_bytes(path, signed_json(measured).encode())
     print(f"written to {path}")
 
 
@@ -375,6 +374,12 @@ def main(words: list[str] | None = None) -> int:
         return _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        from fmlib.pipeline.disk.files import mend
+
+        if mend(error) is None:
+            raise
+        return _fail(f"{error}: {mend(error)}, then run again", 2)
     return _fail("stopped; run the same command again to go on", code) if code == INTERRUPTED else code
 
 
@@ -404,11 +409,19 @@ def _open(
     in_terminal = not quiet and sys.stderr.isatty()
     silent = in_terminal and sys.stdout.isatty()  # the bars say as much
     setup = Setup(found, seed, chosen, data_root, progress=in_terminal)
-    return setup, Store(store, chosen, say=(lambda line: None) if silent else _say)
+    return setup, Store(store, chosen, say=(lambda line: None) if silent else _say, note=_note)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _note(line: str) -> None:
+    """Print a line above the bars, if there are any."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _compute(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int | None) -> None:

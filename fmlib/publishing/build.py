@@ -18,10 +18,10 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.experiment import evaluate_claims
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.pipeline.store import write_bytes
 from fmlib.publishing import api_reference, kernels, playground, provenance
 from fmlib.publishing.notebook import verdict_words, verdicts
 from fmlib.publishing.status import ROOT, freshness, records

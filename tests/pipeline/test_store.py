@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fmlib.core.errors import FmlibError
+from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.store import (
     Artifact,
     SavedCheckpoint,
@@ -24,7 +25,6 @@ from fmlib.pipeline.store import (
     arrays_from_bytes,
     arrays_to_bytes,
     with_inputs,
-    write_bytes,
 )
 
 CPU = torch.device("cpu")
@@ -381,9 +381,10 @@ def test_write_bytes_leaves_the_old_file_when_the_disk_fails(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FmlibError, match=r"cannot write .*file \(No space left on device\): make room on the disk"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ------------------------------------------------------------------------------------------------------- kill -9
