@@ -84,7 +84,8 @@ class Results:
         try:
             return cls(folder, read_signed(path.read_bytes()))
         except ValueError as error:
-            damaged = f"{path} does not match its checksum (cut short or edited): publish the results again"
+            fix = "restore it, or delete the folder and publish the results again"
+            damaged = f"{path} does not match its checksum (cut short or edited): {fix}"
             raise FmlibError(damaged) from error
 
     @property

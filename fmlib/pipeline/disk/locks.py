@@ -68,5 +68,11 @@ def is_locked(path: Path) -> bool:
     """Whether a process holds the lock."""
     if not path.exists():
         return False
-    with locked(path) as held:
-        return not held
+    lock = FileLock(path)
+    try:
+        free = _acquired(lock)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if free:
+        lock.release()
+    return not free
