@@ -183,6 +183,7 @@ def status(
     """Show what is computed, what is missing and how long that takes."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.pipeline.progress import duration
+    from fmlib.pipeline.scheduler import missing as missing_tasks
     from fmlib.studies import registry
 
     chosen = registry.experiments(experiments or [])
@@ -193,7 +194,7 @@ def status(
         except FmlibError as error:
             print(f"{experiment.name:<16}cannot be planned: {error}")
             continue
-        missing = [task for task in tasks if not artifacts.has(task)]
+        missing = list(missing_tasks(experiment.tasks(setup), artifacts).values())
         left = duration(sum(task.cost for task in missing) * seconds)
         state = f"{len(tasks) - len(missing)} of {len(tasks)} computed, about {left} left" if missing else "computed"
         print(f"{experiment.name:<16}{state:<44}{experiment.about}")

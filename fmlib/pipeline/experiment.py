@@ -112,7 +112,8 @@ def _publish(
 ) -> None:
     """Publish by way of `place`, a folder beside `folder`."""
     trees = {experiment.name: experiment.tree(setup) for experiment in experiments}
-    absent = [task.name for tree in trees.values() for task in tree if not store.has(task)]
+    planned = [task for experiment in experiments for task in experiment.tasks(setup)]
+    absent = [task.name for task in with_inputs(planned, skip=store.has)]  # as 'fmlib run' finds them
     require(not absent, f"{len(absent)} artifacts are missing, such as {', '.join(absent[:3])}: run 'fmlib run' first")
     records, files = _kept(folder, setup, trees)
     for experiment in experiments:
