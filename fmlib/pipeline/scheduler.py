@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def default_workers(device: torch.device) -> int:
 
 #: Seconds between two looks at tasks that another run computes.
 INTERVAL = 0.2
+#: Seconds that a worker has to end.
+GRACE = 20
 
 
 def missing(tasks: list[Task], store: Store) -> dict[str, Task]:
@@ -208,9 +211,12 @@ class _Workers:
         return ended
 
     def stop(self) -> None:
-        """End every worker. A task that is interrupted keeps the state that it has saved."""
+        """End every worker. A task that is interrupted keeps the state that it has saved, and removes its drafts."""
         for process in self.processes.values():
             process.terminate()
+        for process in self.processes.values():
+            process.join(GRACE)
+            process.kill()
             process.join()
 
     def _spawn(self) -> Connection:
@@ -245,6 +251,7 @@ def _work(
 ) -> None:
     """Compute, in a worker process, every task whose key arrives; end with the parent process, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # the default lock is a semaphore, which a terminated worker would leave behind
     torch.set_num_threads(threads)
