@@ -50,6 +50,7 @@ from fmlib.studies import registry
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "trust.md"
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+LINUX = sys.platform == "linux"
 PATIENCE = 120  # seconds until a process that should end counts as hung
 
 # ------------------------------------------------------------------------------------------------ a toy experiment

@@ -1,5 +1,6 @@
 """The command line: each bad input gives one clear line and exit code 2, and leaves nothing half-written."""
 
+import errno
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from fmlib import cli
 from fmlib.cli import main
 from fmlib.core.data import SELECTIONS
 from fmlib.core.device import BFLOAT16
+from fmlib.core.errors import FmlibError
 from fmlib.pipeline import results
 from fmlib.pipeline.store import Store
 from fmlib.publishing import build, pdf
@@ -209,6 +211,35 @@ def test_a_store_without_permission(fmlib, monkeypatch, error):
     monkeypatch.setattr(registry, "run", lambda *_: pytest.fail("the work has begun"))
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     refused(fmlib("run", "networks"), "cannot write to the store", error.strerror)
+
+
+@pytest.mark.parametrize("command", [["run", "harmonics"], ["publish"], ["bench"], ["book", "build"]], ids=" ".join)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_is_one_line(fmlib, monkeypatch, command, code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code), "/a/file")
+
+    for place in ("run", "all_claims", "experiments"):
+        monkeypatch.setattr(registry, place, refuse)
+    refused(fmlib(*command), os.strerror(code), "/a/file", "then run again")
+
+
+def test_other_errors_of_the_system_keep_their_traceback(fmlib, monkeypatch):
+    def fail(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/a/file")
+
+    monkeypatch.setattr(registry, "run", fail)
+    with pytest.raises(FileNotFoundError):
+        fmlib("run", "harmonics")
+
+
+def test_the_book_is_not_built_on_damaged_results(fmlib, monkeypatch):
+    def damaged():
+        raise FmlibError("masks.csv does not match its checksum")
+
+    monkeypatch.setattr(registry, "run", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(registry, "published", damaged)
+    refused(fmlib("book", "build"), "masks.csv does not match its checksum")
 
 
 # ------------------------------------------------------------------------------------------------- interruptions
