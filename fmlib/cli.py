@@ -240,8 +240,8 @@ def data(
     """Check the images on disk, or download them."""
     setup, _ = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.core.config import ImageSpec
-    from fmlib.core.data import download as download_images
     from fmlib.core.data import folders
+    from fmlib.studies.shared.setup import download as download_images
 
     spec = setup.profile.data
     if not isinstance(spec, ImageSpec):

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from fmlib.core.data import decode
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain.classifier import IMAGENET_MEAN, IMAGENET_STD
+from fmlib.pipeline.disk.programs import load_program
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 #: Files that are looked at in a folder of pictures, at most.
@@ -92,10 +93,7 @@ def _named(source: str, rest: str, *, pretrained: bool) -> Loaded:
 def _exported(path: Path) -> Loaded:
     """An exported program as a function: its module refuses `eval` and `train`. It runs where it was exported."""
     require(path.is_file(), f"there is no file {path}")
-    try:
-        module = torch.export.load(path).module()
-    except Exception as error:  # torch's own types vary by its version
-        raise FmlibError(f"{path} is not a program of torch.export.save: {type(error).__name__}") from error
+    module = load_program(path)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
@@ -144,14 +142,7 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
     Raises:
         FmlibError: it cannot be decoded, or is too large to be a picture.
     """
-    from torchvision.transforms import functional
-
-    try:
-        with Image.open(path) as file:
-            image = functional.resize(file.convert("L" if channels == 1 else "RGB"), [size])
-            return functional.pil_to_tensor(functional.center_crop(image, [size])).float() / 255
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FmlibError(f"cannot read the picture {path}: {error}") from error
+    return decode(path, size, channels).float() / 255
 
 
 def load_names(path: Path | None) -> list[str] | None:

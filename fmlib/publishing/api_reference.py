@@ -18,6 +18,7 @@ MODULES = (
     "core.minimal_masks", "core.frequency_maps", "core.mask_optimizer", "core.controls",
     "core.jacobian", "core.heat_maps", "core.intervals",
     "pipeline.store", "pipeline.disk.files", "pipeline.disk.locks", "pipeline.disk.upkeep",
+    "pipeline.disk.programs",
     "pipeline.experiment", "pipeline.results", "pipeline.claims",
     "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
     "studies.class_separability.separability", "studies.frequency_maps.similarity",

@@ -85,7 +85,7 @@ def _decoded(spec: ImageSpec, root: Path | None, chosen: Callable[[np.ndarray], 
     """Validation images as pixels (N, C, H, W); `chosen` maps their labels to the indices wanted."""
     samples = folders(spec, root)["validation"].samples
     wanted = chosen(np.array([label for _, label in samples]))
-    return torch.stack([decode(samples[index][0], spec) for index in wanted]).float() / 255
+    return torch.stack([decode(samples[index][0], spec.size, spec.channels) for index in wanted]).float() / 255
 
 
 def laptop_problem(regime: str, count: int, root: Path | None, device: torch.device) -> Problem:
