@@ -5,10 +5,10 @@ command is run again: artifacts and results must be equal to the last byte to th
 process and no file left over. Then files are damaged: each damage must be one line and exit code 2, or the file must be
 made anew and that be said.
 
-    python ci/faults.py --kills 100 --damages 1000
+    python ci/faults.py --kills 100 --damages 1000 --publish
 
-writes `data/results/bench/faults.json` and the table of `book/trust.md`. Linux only; a full disk is tried on a small
-file system in memory, which takes root.
+takes some minutes, and writes `data/results/bench/faults.json` and the table of `book/trust.md`. It runs on Linux; a
+full disk is tried on a small file system in memory, which takes root.
 """
 
 from __future__ import annotations
@@ -510,7 +510,9 @@ def interrupted_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
         def fault(index: int = index) -> None:
             place, delay = campaign.place(), campaign.moment()
             child = start(place, place.words("run", "--workers", str(1 + index % 2)), ready)
-            while not child.said.with_suffix(".out").exists() or not child.said.with_suffix(".out").read_text():
+            deadline, said = time.monotonic() + PATIENCE, child.said.with_suffix(".out")
+            while not said.exists() or not said.read_text():
+                expect(time.monotonic() < deadline, "the command does not start")
                 time.sleep(0.001)
             time.sleep(delay)
             with contextlib.suppress(ProcessLookupError):
@@ -610,19 +612,26 @@ def file_size_limit(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
+def mounted(folder: Path, kilobytes: int) -> bool:
+    """Mount a file system in memory; whether that is permitted here."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "faults", str(folder)]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
 def small_disk(campaign: Campaign) -> Iterator[Callable[[], None]]:
     """a small disk that fills up, and is enlarged"""
-    if os.geteuid() != 0:
+    probe = campaign.place().store
+    probe.mkdir()
+    if not mounted(probe, 64):
         print("small disk: skipped, as mounting one takes root")
         return
+    subprocess.run(["umount", str(probe)], check=True)
     for index in range(max(1, campaign.kills // 5)):
 
         def fault(index: int = index) -> None:
             place, size = campaign.place(), campaign.rng.randrange(4, 60, 4)
             place.store.mkdir()
-            options = ["-t", "tmpfs", "-o", f"size={size}k", "faults", str(place.store)]
-            if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
-                raise Failed("mount is not permitted here")
+            expect(mounted(place.store, size), "it cannot be mounted")
             try:
                 code, _, errors = run(place, place.words("run", "--workers", str(1 + index % 2)))
                 if code:

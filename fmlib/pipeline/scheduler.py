@@ -39,7 +39,7 @@ def default_workers(device: torch.device) -> int:
 #: Seconds between two looks at tasks that another run computes.
 INTERVAL = 0.2
 #: Seconds that a worker has to end.
-GRACE = 20
+GRACE = 5
 
 
 def missing(tasks: list[Task], store: Store) -> dict[str, Task]:

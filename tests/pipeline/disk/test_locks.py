@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -108,3 +109,23 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(FmlibError, match="permissions"), locked(tmp_path / "lock"):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_without_flock_the_file_is_the_lock(tmp_path, monkeypatch):
+    """As on some network file systems."""
+
+    def missing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    path = tmp_path / "lock"
+    with locked(path) as held:
+        assert held
+        assert is_locked(path)
+        with locked(path) as again:
+            assert not again
+    assert not is_locked(path)
+    with locked(path) as held:
+        assert held
+    assert list(tmp_path.iterdir()) == []
