@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import torch
@@ -51,6 +52,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "trust.md"
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 LINUX = sys.platform == "linux"
+ATTEMPTS = 50  # until a fault at a random moment hits the command, which may have ended
 PATIENCE = 120  # seconds until a process that should end counts as hung
 
 # ------------------------------------------------------------------------------------------------ a toy experiment
@@ -139,6 +141,10 @@ class Place:
         """Relative path -> content of every file of the store and the results."""
         paths = [path for folder in (self.store, self.published) for path in sorted(folder.rglob("*"))]
         return {str(path.relative_to(self.root)): path.read_bytes() for path in paths if path.is_file()}
+
+
+#: Tries a fault; returns whether it has hit, as a run may end before.
+Fault = Callable[[], bool | None]
 
 
 class Failed(Exception):
@@ -269,7 +275,7 @@ class Campaign:
 
     def moment(self) -> float:
         """A random moment of a run, seconds from its start."""
-        return self.rng.uniform(0, 1.2 * self.seconds)
+        return self.rng.uniform(0, self.seconds)
 
 
 # --------------------------------------------------------------------------------------------------- kills and others
@@ -312,17 +318,16 @@ def full(code: int) -> None:
     refuse()
 
 
-def writes(campaign: Campaign, command: str, before: Callable[[], Place]) -> int:
-    """How often an undisturbed command calls `WRITES`."""
-    place, counter = before(), campaign.root / "writes"
-    words = place.words(command, *(["--workers", "1"] if command == "run" else []))
+def writes(campaign: Campaign, words: list[str], make: Callable[[], Place], names: tuple[str, ...] = WRITES) -> int:
+    """How often an undisturbed command calls functions of `os`."""
+    place, counter = make(), campaign.root / "writes"
 
     def count() -> None:
-        for name in WRITES:
+        for name in names:
             setattr(os, name, counted(getattr(os, name), counter))
 
     counter.write_bytes(b"")
-    expect(run(place, words, count)[0] == 0, "the undisturbed command failed")
+    expect(run(place, place.words(*words), count)[0] == 0, "the undisturbed command failed")
     return counter.stat().st_size
 
 
@@ -342,9 +347,9 @@ def chosen(total: int, most: int) -> list[int]:
     return sorted({1 + index * total // most for index in range(most)}) if total > most else list(range(1, total + 1))
 
 
-def killed_at_writes_of_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_at_writes_of_run(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL at a file write of `run`"""
-    for number in chosen(writes(campaign, "run", campaign.place), campaign.kills):
+    for number in chosen(writes(campaign, ["run", "--workers", "1"], campaign.place), campaign.kills):
 
         def fault(number: int = number) -> None:
             place = campaign.place()
@@ -355,14 +360,14 @@ def killed_at_writes_of_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def killed_at_writes_of_publish(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_at_writes_of_publish(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL at a file write of `publish`"""
-    for number in chosen(writes(campaign, "publish", campaign.copy), campaign.kills):
+    for number in chosen(writes(campaign, ["publish", "means"], campaign.copy), campaign.kills):
 
         def fault(number: int = number) -> None:
             place = campaign.copy()
             code, *_ = run(place, place.words("publish", "means"), lambda: at_write(number, die))
-            expect(code in (-signal.SIGKILL, 0), code)  # one experiment has fewer writes than two
+            expect(code == -signal.SIGKILL, code)
             out = succeed(place, place.words("publish", "means"))  # the results of the other must still be there
             expect(any("published to" in line for line in out), out)
             campaign.compare(place)
@@ -370,26 +375,27 @@ def killed_at_writes_of_publish(campaign: Campaign) -> Iterator[Callable[[], Non
         yield fault
 
 
-def killed_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_run(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL of `run` at a random moment"""
     for index in range(campaign.kills):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, delay = campaign.place(), campaign.moment()
             child = start(place, place.words("run", "--workers", str(1 + index % 2)))
             time.sleep(delay)
             os.kill(child.pid, signal.SIGKILL)
-            child.wait()
+            code = child.wait()
             campaign.finish(place, "--workers", str(1 + index // 2 % 2))
+            return code == -signal.SIGKILL
 
         yield fault
 
 
-def killed_worker(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_worker(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL of a worker process at a random moment"""
     for _ in range(campaign.kills):
 
-        def fault() -> None:
+        def fault() -> bool:
             place, delay = campaign.place(), campaign.moment()
             child = start(place, place.words("run", "--workers", "2"))
             time.sleep(delay)
@@ -400,44 +406,47 @@ def killed_worker(campaign: Campaign) -> Iterator[Callable[[], None]]:
             if code:
                 one_line(code, errors, "died", "run again to go on")
             campaign.finish(place, "--workers", "2")
+            return code == 2
 
         yield fault
 
 
-def killed_group(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_group(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL of `run` and all its processes at once"""
     for _ in range(campaign.kills):
 
-        def fault() -> None:
+        def fault() -> bool:
             place, delay = campaign.place(), campaign.moment()
             child = start(place, place.words("run", "--workers", "2"))
             time.sleep(delay)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # it may not have its group yet
             os.kill(child.pid, signal.SIGKILL)
-            child.wait()
+            code = child.wait()
             campaign.finish(place, "--workers", "1")
+            return code == -signal.SIGKILL
 
         yield fault
 
 
-def killed_publish(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def killed_publish(campaign: Campaign) -> Iterator[Fault]:
     """SIGKILL of `publish` at a random moment"""
     for _ in range(campaign.kills):
 
-        def fault() -> None:
+        def fault() -> bool:
             place, delay = campaign.copy(), campaign.moment() / 2
             child = start(place, place.words("publish", "totals"))
             time.sleep(delay)
             os.kill(child.pid, signal.SIGKILL)
-            child.wait()
+            code = child.wait()
             succeed(place, place.words("publish", "totals"))
             campaign.compare(place)
+            return code == -signal.SIGKILL
 
         yield fault
 
 
-def two_runs(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def two_runs(campaign: Campaign) -> Iterator[Fault]:
     """two runs on one store, neither of them killed"""
     for index in range(campaign.others):
 
@@ -455,18 +464,19 @@ def two_runs(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def one_of_two_runs(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def one_of_two_runs(campaign: Campaign) -> Iterator[Fault]:
     """two runs on one store, one of them killed: the other ends alone"""
     for index in range(campaign.kills):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, delay = campaign.place(), campaign.moment()
             first, second = (start(place, place.words("run", "--workers", str(1 + index % 2))) for _ in range(2))
             time.sleep(delay)
             os.kill(first.pid, signal.SIGKILL)
-            first.wait()
+            code = first.wait()
             expect(second.wait() == 0, second.output())
             campaign.finish(place)
+            return code == -signal.SIGKILL
 
         yield fault
 
@@ -487,7 +497,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def interrupted_start(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def interrupted_start(campaign: Campaign) -> Iterator[Fault]:
     """Ctrl-C while a command starts"""
     modules = ("numpy", "torch", "torch.nn", "filelock", "fmlib.pipeline.store", "fmlib.studies.registry")
     for module in modules[: campaign.kills // 15]:
@@ -503,11 +513,11 @@ def interrupted_start(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def interrupted_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def interrupted_run(campaign: Campaign) -> Iterator[Fault]:
     """Ctrl-C at a random moment"""
     for index in range(campaign.others):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, delay = campaign.place(), campaign.moment()
             child = start(place, place.words("run", "--workers", str(1 + index % 2)), ready)
             deadline, said = time.monotonic() + PATIENCE, child.said.with_suffix(".out")
@@ -520,6 +530,7 @@ def interrupted_run(campaign: Campaign) -> Iterator[Callable[[], None]]:
             code, (_, errors) = child.wait(), child.output()
             expect((code, errors) in ((0, []), (130, ["fmlib: stopped; run the same command again to go on"])), errors)
             campaign.finish(place, "--workers", "1")
+            return code == 130
 
         yield fault
 
@@ -528,7 +539,7 @@ def ready() -> None:
     print("ready", flush=True)
 
 
-def clock_jumps(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def clock_jumps(campaign: Campaign) -> Iterator[Fault]:
     """the clock jumps by hours and days while `run` works"""
     for index in range(campaign.others):
 
@@ -555,12 +566,12 @@ def clock_jumps(campaign: Campaign) -> Iterator[Callable[[], None]]:
 # ---------------------------------------------------------------------------------------------------------- full disks
 
 
-def refused_writes(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def refused_writes(campaign: Campaign) -> Iterator[Fault]:
     """the disk is full, over quota or read-only from some write of `run` on"""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     for index in range(campaign.others):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, code = campaign.place(), codes[index % len(codes)]
             number = campaign.rng.randrange(1, 40)
             before = partial(at_write, number, partial(full, code), REFUSED)
@@ -570,6 +581,7 @@ def refused_writes(campaign: Campaign) -> Iterator[Callable[[], None]]:
                 one_line(code, errors, "cannot write")
             no_drafts(place)
             campaign.finish(place)
+            return code == 2
 
         yield fault
 
@@ -581,26 +593,27 @@ def no_drafts(place: Place) -> None:
     expect(not left, left)
 
 
-def refused_publication(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def refused_publication(campaign: Campaign) -> Iterator[Fault]:
     """the disk is full from some write of `publish` on"""
-    for number in chosen(writes(campaign, "publish", campaign.copy), campaign.others):
+    for number in chosen(writes(campaign, ["publish"], campaign.copy, REFUSED), campaign.others):
 
-        def fault(number: int = number) -> None:
+        def fault(number: int = number) -> bool:
             place = campaign.copy()
             before = partial(at_write, number, partial(full, errno.ENOSPC), REFUSED)
             code, _, errors = run(place, place.words("publish"), before)
             if code:
                 one_line(code, errors, "No space left on device")
             campaign.compare(place)  # the former results are there, and nothing else
+            return code == 2
 
         yield fault
 
 
-def file_size_limit(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def file_size_limit(campaign: Campaign) -> Iterator[Fault]:
     """a limit on the size of files (ulimit -f)"""
     for index in range(campaign.others):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, most = campaign.place(), campaign.rng.randrange(400, 3000)
             limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
             code, _, errors = run(place, place.words("run", "--workers", str(1 + index % 2)), limit)
@@ -608,6 +621,7 @@ def file_size_limit(campaign: Campaign) -> Iterator[Callable[[], None]]:
                 one_line(code, errors, "cannot write", "ulimit -f")
             no_drafts(place)
             campaign.finish(place)
+            return code == 2
 
         yield fault
 
@@ -618,7 +632,7 @@ def mounted(folder: Path, kilobytes: int) -> bool:
     return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def small_disk(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def small_disk(campaign: Campaign) -> Iterator[Fault]:
     """a small disk that fills up, and is enlarged"""
     probe = campaign.place().store
     probe.mkdir()
@@ -628,7 +642,7 @@ def small_disk(campaign: Campaign) -> Iterator[Callable[[], None]]:
     subprocess.run(["umount", str(probe)], check=True)
     for index in range(max(1, campaign.kills // 5)):
 
-        def fault(index: int = index) -> None:
+        def fault(index: int = index) -> bool:
             place, size = campaign.place(), campaign.rng.randrange(4, 60, 4)
             place.store.mkdir()
             expect(mounted(place.store, size), "it cannot be mounted")
@@ -643,6 +657,7 @@ def small_disk(campaign: Campaign) -> Iterator[Callable[[], None]]:
                 expect(place.files() == campaign.expected, "the files differ")
             finally:
                 subprocess.run(["umount", str(place.store)], check=True)
+            return code == 2
 
         yield fault
 
@@ -677,7 +692,7 @@ def share(campaign: Campaign, part: float) -> range:
     return range(max(1, round(campaign.damages * part)))
 
 
-def damaged_artifacts(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def damaged_artifacts(campaign: Campaign) -> Iterator[Fault]:
     """a damaged file of the store"""
     place = campaign.copy()
     install(place.published)
@@ -707,7 +722,7 @@ def damaged_artifacts(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def damaged_states(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def damaged_states(campaign: Campaign) -> Iterator[Fault]:
     """a damaged state of an interrupted run"""
     place = campaign.copy()
     install(place.published)
@@ -730,7 +745,7 @@ def damaged_states(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def damaged_results(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def damaged_results(campaign: Campaign) -> Iterator[Fault]:
     """a damaged file of results, and one of their experiments published again"""
     place = campaign.copy()
     install(place.published)
@@ -752,7 +767,7 @@ def damaged_results(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def damaged_publications(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def damaged_publications(campaign: Campaign) -> Iterator[Fault]:
     """a damaged file of the published results and benchmarks"""
     folder = campaign.place().published
     shutil.copytree(ROOT / "data" / "results", folder, dirs_exist_ok=True)
@@ -776,9 +791,10 @@ def damaged_publications(campaign: Campaign) -> Iterator[Callable[[], None]]:
         yield fault
 
 
-def damaged_playground(campaign: Campaign) -> Iterator[Callable[[], None]]:
+def damaged_playground(campaign: Campaign) -> Iterator[Fault]:
     """a damaged file of the playground, when the book is built"""
     folder = campaign.place().root
+    playground.figure_scheme = lambda *_: SimpleNamespace(_repr_png_=bytes)  # the preview is not looked at
     made = playground.files(results.Results.open(build.PUBLISHED / build.SHOWN))
     playground.files = lambda _: made
     names = [name for name in made if name != "preview.png"]
@@ -813,18 +829,19 @@ def conduct(seed: int, kills: int, damages: int) -> list[dict[str, object]]:
     """Try all kinds of faults; returns a row for each with how many were tried and how many survived."""
     torch.set_num_threads(1)
     multiprocessing.resource_tracker.ensure_running()
-    with tempfile.TemporaryDirectory(prefix="fmlib-faults-") as folder:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # kills do not depend on the disk
+    with tempfile.TemporaryDirectory(prefix="fmlib-faults-", dir=memory) as folder:
         call("store", "list", "--store", folder)  # imports what the forked commands need
         campaign = Campaign(Path(folder), seed, kills, damages)
         return [_row(kind, campaign) for kind in KINDS]
 
 
-def _row(kind: Callable[[Campaign], Iterator[Callable[[], None]]], campaign: Campaign) -> dict[str, object]:
+def _row(kind: Callable[[Campaign], Iterator[Fault]], campaign: Campaign) -> dict[str, object]:
     begin, tried, survived = time.monotonic(), 0, 0
     for fault in kind(campaign):
         tried += 1
         try:
-            fault()
+            expect(any(fault() is not False for _ in range(ATTEMPTS)), "the fault never hits")
             survived += 1
         except Exception as error:  # a fault that is not survived is counted, whatever it is
             print(f"  NOT SURVIVED: {type(error).__name__}: {str(error)[:600]}", flush=True)

@@ -12,7 +12,7 @@ CAMPAIGN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from ci import faults
-sys.exit(faults.main(["--kills", "1", "--damages", "20"]))
+sys.exit(faults.main(["--kills", "1", "--damages", "10"]))
 """
 
 

@@ -26,16 +26,16 @@ MEMBERS = re.compile(
 )
 #: Functions that a node of the graph may call. Files are read and written by a few operators.
 TARGETS = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision)\.(?!from_file|save|_print)\w+\.\w+"
+    r"torch\.ops\.(aten|prims|torchvision)\.(?!from_file|save|_print|__(?!i?(and|or|xor|lshift|rshift)__))\w+\.(?!_)\w+"
     r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|math\.(ceil|floor|trunc|sqrt|pow)|torch\.(_?sym_\w+|_check\w*)"
 )
 #: The words of a size that depends on the batch.
 EXPRESSION = re.compile(
-    r"([\d\s.+\-*/%(),<>=&|]|'\w+'|\b[su]\d+\b|\b(Symbol|Integer|Float|Rational|Add|Mul|Pow|Abs|floor|ceiling|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv"
-    r"|ModularIndexing|IntTrueDiv|FloatTrueDiv|TruncToInt|ToFloat|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|oo|int_oo"
-    r"|integer|positive|nonnegative|True|False)\b)*"
+    r"([\d\s.+\-*/%(),<>=&|]|'\w+'|\b[su]\d+\b|\b(Symbol|Integer|Float|Rational|Add|Mul|Pow|Abs|floor|ceiling|Max|Min"
+    r"|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|ModularIndexing|IntTrueDiv|FloatTrueDiv|TruncToInt|ToFloat"
+    r"|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|oo|int_oo|integer|positive|nonnegative|True|False)\b)*"
 )
 TEXT = re.compile(r"[\w.+\-:/ ]*")
 #: Containers of a program's inputs and outputs.
@@ -66,6 +66,8 @@ def _checked(content: bytes) -> io.BytesIO:
         names = old.namelist()
         if len(set(names)) < len(names):
             raise FmlibError("two parts of it have one name")
+        if any(part.compress_type != zipfile.ZIP_STORED for part in old.infolist()):
+            raise FmlibError("its parts are compressed, and may unpack to any size")
         for name in names:
             if not MEMBERS.fullmatch(name):
                 raise FmlibError(f"it holds {name[:80]!r}, which may be code")

@@ -91,6 +91,8 @@ GRAPHS = {
     "a function of the system": lambda g, _: g["nodes"][0].update(target="torch.os.system"),
     "a function by attributes": lambda g, _: g["nodes"][0].update(target="_operator.attrgetter"),
     "an operator that opens files": lambda g, _: g["nodes"][0].update(target="torch.ops.aten.from_file.default"),
+    "a method of an operator": lambda g, _: g["nodes"][0].update(target="torch.ops.aten.__class__.mro"),
+    "an attribute of an operator": lambda g, _: g["nodes"][0].update(target="torch.ops.aten.relu.__init__"),
     "an extension": lambda g, _: g["nodes"][0].update(target="#x:y"),
     "a name with code": lambda g, _: g["inputs"][0]["as_tensor"].update(name="x=print(1)"),
     "a node with code": lambda g, _: g["nodes"][0].update(name="x; import os"),
@@ -157,3 +159,11 @@ def test_a_program_cut_short(tmp_path):
         (tmp_path / "model.pt2").write_bytes(content[: int(share * len(content))])
         with pytest.raises(FmlibError, match="is not a program"):
             load_program(tmp_path / "model.pt2")
+
+
+def test_parts_that_may_unpack_to_any_size(tmp_path, members):
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members[0].items():
+            file.writestr(name, content)
+    with pytest.raises(FmlibError, match="compressed"):
+        load_program(tmp_path / "model.pt2")
