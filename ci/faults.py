@@ -281,7 +281,8 @@ class Campaign:
 
     def hits(self, fault: Fault) -> bool:
         """Try a fault until it hits; whether it does."""
-        for self.missed in (False, *[True] * ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            self.missed = attempt > 0
             if fault() is not False:
                 return True
         return False
