@@ -1,4 +1,5 @@
-"""The command line: `fmlib explain`, `compare`, `playground`; `run`, `status`, `publish`, `data`, `bench` and `book`.
+"""The command line: `fmlib explain`, `compare`, `playground`; `run`, `status`, `publish`, `data`, `bench`, `book`,
+`store`.
 
 Only light modules are imported here; each command imports what it needs, so that `fmlib --help` answers at once.
 """
@@ -6,9 +7,9 @@ Only light modules are imported here; each command imports what it needs, so tha
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from fmlib.core.errors import FmlibError, require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fmlib.pipeline.disk.upkeep import Stored
     from fmlib.pipeline.experiment import Experiment
     from fmlib.pipeline.store import Store
     from fmlib.studies.shared.setup import Setup
@@ -68,6 +70,8 @@ app = typer.Typer(
 )
 book = typer.Typer(help="Build, publish or print the book. Needs a checkout of the project.", rich_markup_mode=None)
 app.add_typer(book, name="book")
+store_app = typer.Typer(help="List, check and clean the store of computed artifacts.", rich_markup_mode=None)
+app.add_typer(store_app, name="store")
 
 
 @app.command()
@@ -216,6 +220,7 @@ def status(
     """Show what is computed, what is missing and how long that takes."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.pipeline.progress import duration
+    from fmlib.pipeline.scheduler import missing as missing_tasks
     from fmlib.studies import registry
 
     chosen = registry.experiments(experiments or [])
@@ -226,7 +231,7 @@ def status(
         except FmlibError as error:
             print(f"{experiment.name:<16}cannot be planned: {error}")
             continue
-        missing = [task for task in tasks if not artifacts.has(task)]
+        missing = list(missing_tasks(experiment.tasks(setup), artifacts).values())
         left = duration(sum(task.cost for task in missing) * seconds)
         state = f"{len(tasks) - len(missing)} of {len(tasks)} computed, about {left} left" if missing else "computed"
         print(f"{experiment.name:<16}{state:<44}{experiment.about}")
@@ -272,8 +277,8 @@ def data(
     """Check the images on disk, or download them."""
     setup, _ = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.core.config import ImageSpec
-    from fmlib.core.data import download as download_images
     from fmlib.core.data import folders
+    from fmlib.studies.shared.setup import download as download_images
 
     spec = setup.profile.data
     if not isinstance(spec, ImageSpec):
@@ -347,9 +352,9 @@ def bench(
 
 def _write_measured(measured: dict[str, Any], path: Path) -> None:
     """Write what was measured as JSON."""
-    from fmlib.pipeline.store import write_bytes
+    from fmlib.pipeline.disk.files import signed_json, write_bytes
 
-    write_bytes(path, (json.dumps(measured, indent=1) + "\n").encode())
+    write_bytes(path, signed_json(measured).encode())
     print(f"written to {path}")
 
 
@@ -380,6 +385,7 @@ def book_build(
 ) -> None:
     """Compute all experiments and build the book in _build/."""
     build = _publishing("build")
+    build.require_undamaged()
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.studies import registry
 
@@ -401,6 +407,91 @@ def book_pdf() -> None:
     print(f"printed to {_publishing('pdf').pdf()}")
 
 
+@store_app.command("list")
+def store_list(store: StoreFolder = STORE) -> None:
+    """List the artifacts: kind, name, size and date."""
+    from fmlib.pipeline.disk import upkeep
+
+    found = upkeep.artifacts(store)
+    for one in found:
+        print(_line(one))
+    print(f"{len(found)} artifacts, {_megabytes(sum(one.size for one in found))}")
+
+
+@store_app.command("verify")
+def store_verify(store: StoreFolder = STORE) -> int:
+    """Check every artifact against its checksums. The exit code is 2 if one is damaged."""
+    from fmlib.pipeline.disk import upkeep
+
+    found = list(upkeep.verify(upkeep.artifacts(store)))
+    damaged = [problem for _, problem in found if problem not in ("", "unverified")]
+    for problem in damaged:
+        _fail(problem, 2)
+    unverified = sum(problem == "unverified" for _, problem in found)
+    older = f"; the records of {unverified} are unverified, as an earlier version stored them" if unverified else ""
+    print(f"{len(found) - len(damaged)} of {len(found)} artifacts are whole{older}")
+    return 2 if damaged else 0
+
+
+@store_app.command("gc")
+def store_gc(
+    store: StoreFolder = STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+) -> None:
+    """Remove what runs that were killed more than a day ago have left: drafts, locks, and states to resume from."""
+    from fmlib.pipeline.disk import upkeep
+
+    found = upkeep.leftovers(store)
+    for path in found if dry_run else upkeep.remove(found):
+        print(f"{'would remove' if dry_run else 'removed'} {path}")
+    if not found:
+        print("nothing is left over")
+
+
+@store_app.command("prune")
+def store_prune(
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Keep what {PROFILE_NAMES} needs; may be repeated (default: all three)."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Keep what this seed needs; may be repeated (default: 0).")
+    ] = None,
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+) -> None:
+    """List the artifacts that no experiment needs at these profiles and seeds, and remove them with --yes."""
+    from fmlib.pipeline.disk import upkeep
+    from fmlib.studies import registry
+    from fmlib.studies.shared.profiles import PROFILES
+
+    needed: set[str] = set()
+    for name in profile or PROFILES:
+        for number in seed or [0]:
+            setup, _ = _open(name, number, data_root, store, "cpu", True)
+            needed |= {task.key for experiment in registry.experiments() for task in experiment.tree(setup)}
+    unneeded = [one for one in upkeep.artifacts(store) if one.key not in needed]
+    for one in unneeded:
+        print(_line(one))
+    total = f"{len(unneeded)} artifacts that nothing needs, {_megabytes(sum(one.size for one in unneeded))}"
+    if not yes or not unneeded:
+        print(f"{total}: remove them with --yes" if unneeded else "every artifact is needed")
+        return
+    removed = list(upkeep.remove(one.folder for one in unneeded))
+    print(f"removed {len(removed)} of {total}")
+
+
+def _line(one: Stored) -> str:
+    """An artifact on one line."""
+    date = datetime.fromtimestamp(one.written).strftime("%Y-%m-%d %H:%M")
+    return f"{one.kind:<18}{one.name:<60}{_megabytes(one.size):>11}  {date}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3f} MB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command.
 
@@ -418,6 +509,12 @@ def main(words: list[str] | None = None) -> int:
         return _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        from fmlib.pipeline.disk.files import mend
+
+        if mend(error) is None:
+            raise
+        return _fail(f"{error}: {mend(error)}, then run again", 2)
     return _fail("stopped; run the same command again to go on", code) if code == INTERRUPTED else code
 
 
@@ -447,11 +544,19 @@ def _open(
     in_terminal = not quiet and sys.stderr.isatty()
     silent = in_terminal and sys.stdout.isatty()  # the bars say as much
     setup = Setup(found, seed, chosen, data_root, progress=in_terminal)
-    return setup, Store(store, chosen, say=(lambda line: None) if silent else _say)
+    return setup, Store(store, chosen, say=(lambda line: None) if silent else _say, note=_note)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _note(line: str) -> None:
+    """Print a line above the bars, if there are any."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _compute(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int | None) -> None:

@@ -1,5 +1,6 @@
 """The command line: each bad input gives one clear line and exit code 2, and leaves nothing half-written."""
 
+import errno
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from fmlib import cli
 from fmlib.cli import main
 from fmlib.core.data import SELECTIONS
 from fmlib.core.device import BFLOAT16
+from fmlib.core.errors import FmlibError
 from fmlib.pipeline import results
 from fmlib.pipeline.store import Store
 from fmlib.publishing import build, pdf
@@ -84,6 +86,10 @@ COMMANDS = [
     ["book", "build"],
     ["book", "publish"],
     ["book", "pdf"],
+    ["store", "list"],
+    ["store", "verify"],
+    ["store", "gc"],
+    ["store", "prune"],
 ]
 #: What `--help` must not import: each takes a noticeable time.
 HEAVY = {"matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch", "torchvision", "tqdm", "umap"}
@@ -100,11 +106,12 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
 
 
 def test_help_lists_the_commands(capsys):
-    for group in (
-        ["explain", "compare", "playground", "run", "status", "publish", "data", "bench", "book"],
-        ["build", "publish", "pdf"],
+    for words, group in (
+        ([], ["explain", "compare", "playground", "run", "status", "publish", "data", "bench", "book", "store"]),
+        (["book"], ["build", "publish", "pdf"]),
+        (["store"], ["list", "verify", "gc", "prune"]),
     ):
-        assert main(["--help"] if "run" in group else ["book", "--help"]) == 0
+        assert main([*words, "--help"]) == 0
         listed = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line]
         assert sorted(listed) == sorted(group)
 
@@ -207,6 +214,35 @@ def test_a_store_without_permission(fmlib, monkeypatch, error):
     refused(fmlib("run", "networks"), "cannot write to the store", error.strerror)
 
 
+@pytest.mark.parametrize("command", [["run", "harmonics"], ["publish"], ["bench"], ["book", "build"]], ids=" ".join)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_is_one_line(fmlib, monkeypatch, command, code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code), "/a/file")
+
+    for place in ("run", "all_claims", "experiments"):
+        monkeypatch.setattr(registry, place, refuse)
+    refused(fmlib(*command), os.strerror(code), "/a/file", "then run again")
+
+
+def test_other_errors_of_the_system_keep_their_traceback(fmlib, monkeypatch):
+    def fail(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/a/file")
+
+    monkeypatch.setattr(registry, "run", fail)
+    with pytest.raises(FileNotFoundError):
+        fmlib("run", "harmonics")
+
+
+def test_the_book_is_not_built_on_damaged_results(fmlib, monkeypatch):
+    def damaged():
+        raise FmlibError("masks.csv does not match its checksum")
+
+    monkeypatch.setattr(registry, "run", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(registry, "published", damaged)
+    refused(fmlib("book", "build"), "masks.csv does not match its checksum")
+
+
 # ------------------------------------------------------------------------------------------------- interruptions
 
 #: Sends this process Ctrl-C while a command imports the module that the first word names, or if it imports none.
@@ -260,7 +296,7 @@ def test_a_terminal_shows_bars_unless_told_not_to(tmp_path, monkeypatch, quiet):
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     words = ["run", "synthetic", "--store", str(tmp_path / "store"), "--device", "cpu", "--workers", "1"]
-    monkeypatch.setattr(Store, "get", lambda *_: None)
+    monkeypatch.setattr(Store, "try_compute", lambda *_: True)
     assert main([*words, *(["--quiet"] if quiet else [])]) == 0
     total = len(registry.experiments(["synthetic"])[0].tree(Setup(PROFILES["quick"], 0, torch.device("cpu"))))
     if quiet:

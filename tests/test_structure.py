@@ -51,6 +51,7 @@ STORED = [
     r'"P\.planted[.\w]*"',
     r'"B\.(exchanged|crossed)[.\w]*"',
     r'"figure-(planted|crossed|exchanged)"',
+    r'"guards_code"',
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from fmlib.core.config import ImageSpec, SyntheticSpec, fingerprint
@@ -24,6 +25,9 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "paper-text": (("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"), 4710, 1934),
     "paper-code": (("n02102040", "n03000684", "n03028079", "n03394916", "n03417042"), 4671, 1973),
 }
+
+#: What is read, whatever a file's name says. The decoders of some other formats start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 @dataclass
@@ -84,6 +88,7 @@ def folders(spec: ImageSpec, root: Path | None) -> dict[str, ImageFolder]:
         require(base.is_dir(), f"no imagenette2-160 folder in {root}: {fix}")
     trees = {}
     for split, folder in (("train", "train"), ("validation", "val")):
+        _require_no_links(base / folder)
         try:
             trees[split] = ImageFolder(str(base / folder))
         except (RuntimeError, FileNotFoundError) as error:
@@ -94,6 +99,14 @@ def folders(spec: ImageSpec, root: Path | None) -> dict[str, ImageFolder]:
     if spec.selection != "all":
         _select(trees, spec.selection)
     return trees
+
+
+def _require_no_links(tree: Path) -> None:
+    """Raise `FmlibError` if a class holds a link to a folder: its images would count twice, or again and again."""
+    for place in tree.glob("*/"):
+        for parent, names, _ in os.walk(place):
+            links = [name for name in names if os.path.islink(os.path.join(parent, name))]
+            require(not links, f"{parent} has a link to a folder, {', '.join(links)}: remove it, or copy the folder")
 
 
 def _select(trees: dict[str, ImageFolder], selection: str) -> None:
@@ -124,17 +137,21 @@ def source_fingerprint(spec: ImageSpec | SyntheticSpec, root: Path | None) -> st
     return fingerprint(sorted(listed))
 
 
-def decode(path: str, spec: ImageSpec) -> Tensor:
-    """One image as `load_images` decodes it, (C, size, size) uint8; raises `FmlibError` if that fails."""
+def decode(path: str | Path, size: int, channels: int) -> Tensor:
+    """A picture as uint8 (C, size, size): its shorter side resized to `size`, and the centre cropped.
+
+    Raises `FmlibError` if it cannot be decoded, or is too large or too narrow to be a picture.
+    """
     from torchvision.transforms import functional
 
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if spec.channels == 1 else "RGB")
-            square = functional.center_crop(functional.resize(image, [spec.size]), [spec.size])
-    except (OSError, UnidentifiedImageError) as error:
-        raise FmlibError(f"cannot decode {path} ({error}): replace the file, or extract the data again") from error
-    return functional.pil_to_tensor(square)  # (C, size, size) uint8
+        with Image.open(path, formats=FORMATS) as file:
+            require(max(file.size) <= 50 * min(file.size), "more than 50 times as long as wide")
+            image = functional.resize(file.convert("L" if channels == 1 else "RGB"), [size])
+            return functional.pil_to_tensor(functional.center_crop(image, [size]))
+    except Exception as error:  # decoders raise many kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FmlibError(f"cannot read the picture {path} ({reason}): replace or remove it") from error
 
 
 def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
@@ -145,7 +162,7 @@ def load_images(spec: ImageSpec, root: Path | None) -> Dataset:
     splits, names = {}, []
     for split, tree in folders(spec, root).items():
         with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda sample: decode(sample[0], spec), tree.samples))
+            images = list(pool.map(lambda sample: decode(sample[0], spec.size, spec.channels), tree.samples))
         splits[split] = Split(torch.stack(images), torch.tensor([label for _, label in tree.samples]))
         names = tree.classes
     if spec.source == "imagenette":
@@ -165,20 +182,3 @@ def sample_image(name: str, size: int, channels: int = 1) -> Tensor:
     image = torch.from_numpy(load_sample_image(f"{name}.jpg").copy()).permute(2, 0, 1)  # (3, H, W)
     shown = functional.rgb_to_grayscale(image) if channels == 1 else image
     return functional.center_crop(functional.resize(shown, [size], antialias=True), [size])
-
-
-def download(root: Path) -> None:
-    """Download Imagenette (160 px) into `root` with torchvision, which verifies the archive.
-
-    Raises `FmlibError` if the download fails or the archive is damaged.
-    """
-    if not (root / "imagenette2-160").is_dir():
-        from torchvision.datasets import Imagenette
-
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            Imagenette(str(root), split="train", size="160px", download=True)
-        except (OSError, RuntimeError) as error:
-            raise FmlibError(
-                f"cannot download Imagenette into {root} ({error}): check the connection and try again"
-            ) from error

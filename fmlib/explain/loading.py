@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from fmlib.core.data import decode
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain.classifier import IMAGENET_MEAN, IMAGENET_STD
+from fmlib.pipeline.disk.programs import load_program
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 #: Files that are looked at in a folder of pictures, at most.
@@ -89,19 +90,6 @@ def _named(source: str, rest: str, *, pretrained: bool) -> Loaded:
     return Loaded(factory())
 
 
-def load_program(path: Path) -> torch.export.ExportedProgram:
-    """A program that was written by `torch.export.save`.
-
-    Raises:
-        FmlibError: there is no such file, or it holds something else.
-    """
-    require(path.is_file(), f"there is no file {path}")
-    try:
-        return torch.export.load(path)
-    except Exception as error:  # torch's own types vary by its version
-        raise FmlibError(f"{path} is not a program of torch.export.save: {type(error).__name__}") from error
-
-
 def _exported(path: Path) -> Loaded:
     """An exported program as a function: its module refuses `eval` and `train`. It runs where it was exported."""
     module = load_program(path).module()
@@ -153,14 +141,7 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
     Raises:
         FmlibError: it cannot be decoded, or is too large to be a picture.
     """
-    from torchvision.transforms import functional
-
-    try:
-        with Image.open(path) as file:
-            image = functional.resize(file.convert("L" if channels == 1 else "RGB"), [size])
-            return functional.pil_to_tensor(functional.center_crop(image, [size])).float() / 255
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FmlibError(f"cannot read the picture {path}: {error}") from error
+    return decode(path, size, channels).float() / 255
 
 
 def load_names(path: Path | None) -> list[str] | None:

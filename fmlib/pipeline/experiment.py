@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,10 @@ from fmlib.core.config import fingerprint
 from fmlib.core.device import precision
 from fmlib.core.errors import require
 from fmlib.pipeline.claims import Claim
+from fmlib.pipeline.disk.files import cannot_write, write_bytes
+from fmlib.pipeline.disk.locks import locked
 from fmlib.pipeline.results import Results, manifest_text
-from fmlib.pipeline.store import Store, Task, with_inputs, write_bytes
+from fmlib.pipeline.store import Store, Task, with_inputs
 
 
 class Setting(Protocol):
@@ -67,7 +70,8 @@ def publish(
 ) -> Results:
     """Write the files of experiments, all claims and the manifest to `folder`, in one step.
 
-    The folder keeps its files of other experiments.
+    The folder keeps its files of other experiments. Two publications to one folder follow one another. A publication
+    that is killed leaves the folder as it was, complete, or beside it: the next publication puts it back.
 
     Args:
         experiments: whose artifacts are all in `store`.
@@ -76,10 +80,40 @@ def publish(
 
     Raises:
         FmlibError: an artifact is missing, the folder holds another profile or seed, or an experiment that it keeps
-            used an artifact that is replaced.
+            used an artifact that is replaced, or the files cannot be written.
     """
+    place = folder.with_name(f".publishing-{folder.name}")
+    wait = partial(store.note, f"another run publishes to {folder}: waiting for it")
+    with locked(place.with_name(f"{place.name}.lock"), wait):
+        try:
+            _recover(folder, place)
+            _publish(experiments, setup, store, folder, claims, place)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    return Results.open(folder)
+
+
+def _recover(folder: Path, place: Path) -> None:
+    """Put back the folder that a killed publication has moved to `place`, and remove what else it left."""
+    if (place / "old").exists() and not folder.exists():
+        (place / "old").rename(folder)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _publish(
+    experiments: Sequence[Experiment],
+    setup: Setting,
+    store: Store,
+    folder: Path,
+    claims: Sequence[Claim],
+    place: Path,
+) -> None:
+    """Publish by way of `place`, a folder beside `folder`."""
     trees = {experiment.name: experiment.tree(setup) for experiment in experiments}
-    absent = [task.name for tree in trees.values() for task in tree if not store.has(task)]
+    planned = [task for experiment in experiments for task in experiment.tasks(setup)]
+    absent = [task.name for task in with_inputs(planned, skip=store.has)]  # as 'fmlib run' finds them
     require(not absent, f"{len(absent)} artifacts are missing, such as {', '.join(absent[:3])}: run 'fmlib run' first")
     records, files = _kept(folder, setup, trees)
     for experiment in experiments:
@@ -96,16 +130,17 @@ def publish(
         "experiments": records,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder.parent) as place:
-        draft = Path(place) / "new"
-        for name, content in files.items():
-            write_bytes(draft / name, content)
-        evaluate_claims(Results(draft, manifest), claims)
-        if folder.exists():
-            folder.rename(Path(place) / "old")
+    draft = place / "new"
+    for name, content in files.items():
+        write_bytes(draft / name, content)
+    evaluate_claims(Results(draft, manifest), claims)
+    if folder.exists():
+        folder.rename(place / "old")
+    try:
         draft.rename(folder)
-    return Results.open(folder)
+    except BaseException:
+        _recover(folder, place)
+        raise
 
 
 def _kept(
@@ -113,6 +148,8 @@ def _kept(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """The records of all experiments that `folder` holds, and the files of those that are not in `trees`."""
     if not (folder / "manifest.json").exists():
+        lost = folder.is_dir() and any(folder.iterdir())
+        require(not lost, f"{folder} holds files, but its manifest.json is missing: restore it, or delete the folder")
         return {}, {}
     old = Results.open(folder)
     same = (old.profile, old.manifest["seed"]) == (setup.profile.name, setup.seed)

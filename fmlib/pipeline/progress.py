@@ -31,6 +31,12 @@ class Progress:
     def failed(self, task: Task) -> None:
         """The task raised an error, or its worker died; nothing more is computed."""
 
+    def postponed(self, task: Task) -> None:
+        """The task was begun, but another run computes it."""
+
+    def shared(self, task: Task) -> None:
+        """The artifact is in the store before the task was begun: another run has computed it."""
+
 
 class TimeLeft:
     """An estimate of the time that a computation still takes, from the cost of its tasks.
@@ -50,6 +56,14 @@ class TimeLeft:
     def start(self, key: str, now: float) -> None:
         """A task begins at the time `now`, in seconds."""
         self.began[key] = now
+
+    def leave(self, key: str) -> None:
+        """A task that has begun is computed elsewhere."""
+        del self.began[key]
+
+    def drop(self, key: str) -> None:
+        """A task that has not begun was computed elsewhere."""
+        del self.costs[key]
 
     def finish(self, key: str, now: float) -> float:
         """A task ends at the time `now`; returns how many seconds it took."""
@@ -132,20 +146,36 @@ class ProgressBars(Progress):
 
     def finished(self, task: Task) -> None:
         """List the task with its duration above the bar."""
-        assert self.bar is not None
         with self.lock:
             seconds = self.time_left.finish(task.key, self.clock())
             self._clear(task)
-            self.done += 1
-            self.bar.update(task.cost if self.done < self.count else self.bar.total - self.bar.n)
-            tqdm.write(f"computed {task.name} in {duration(seconds)}", file=self.file)
-            self._draw()
+            self._advance(task, f"computed {task.name} in {duration(seconds)}")
 
     def failed(self, task: Task) -> None:
         """Clear the line of the task's worker."""
         with self.lock:
             self._clear(task)
             self._draw()
+
+    def postponed(self, task: Task) -> None:
+        """Clear the line of the task's worker."""
+        with self.lock:
+            self.time_left.leave(task.key)
+            self._clear(task)
+            self._draw()
+
+    def shared(self, task: Task) -> None:
+        """List the task above the bar."""
+        with self.lock:
+            self.time_left.drop(task.key)
+            self._advance(task, f"another run has computed {task.name}")
+
+    def _advance(self, task: Task, line: str) -> None:
+        assert self.bar is not None
+        self.done += 1
+        self.bar.update(task.cost if self.done < self.count else self.bar.total - self.bar.n)
+        tqdm.write(line, file=self.file)
+        self._draw()
 
     def _clear(self, task: Task) -> None:
         self.names = [None if name and name[0] == task.key else name for name in self.names]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.disk.files import read_signed, signed_json
 
 
 class NotComputed(FmlibError):
@@ -60,8 +61,7 @@ def checkout() -> Path:
 
 def manifest_text(manifest: dict[str, Any]) -> str:
     """The content of `manifest.json`: the manifest, and the SHA-256 of its canonical JSON as "sha256"."""
-    canonical = json.dumps(manifest, sort_keys=True)
-    return json.dumps(manifest | {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}, indent=1) + "\n"
+    return signed_json(manifest)
 
 
 @dataclass
@@ -81,15 +81,12 @@ class Results:
         """The results in `folder`; raises `FmlibError` if there are none or the manifest is damaged."""
         path = folder / "manifest.json"
         require(path.exists(), f"no results in {folder}: run 'fmlib run all' and 'fmlib publish' first")
-        damaged = f"{path} does not match its checksum (cut short or edited): publish the results again"
         try:
-            text = path.read_bytes().decode()
-            manifest = json.loads(text)
+            return cls(folder, read_signed(path.read_bytes()))
         except ValueError as error:
+            fix = "restore it, or delete the folder and publish the results again"
+            damaged = f"{path} does not match its checksum (cut short or edited): {fix}"
             raise FmlibError(damaged) from error
-        require(isinstance(manifest, dict) and manifest.pop("sha256", None) is not None, damaged)
-        require(text == manifest_text(manifest), damaged)
-        return cls(folder, manifest)
 
     @property
     def profile(self) -> str:
@@ -112,6 +109,16 @@ class Results:
         require(whole, f"{path} does not match its checksum (cut short or edited): publish the results again")
         return content
 
+    def verify(self, skip: Sequence[str] = ()) -> None:
+        """Raise `FmlibError` if any file is missing or damaged.
+
+        Args:
+            skip: names of files that are not read.
+        """
+        for name in self.manifest["files"]:
+            if name not in skip:
+                self.content(name)
+
     def table(self, name: str) -> pd.DataFrame:
         """The table `<name>.csv`."""
         return pd.read_csv(io.BytesIO(self.content(f"{name}.csv")))
@@ -133,18 +140,28 @@ class Results:
         raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")
 
 
+#: The file of `ci/faults.py`, which is no benchmark.
+FAULTS = "faults"
+
+
 def benchmarks() -> list[str]:
     """The names of the files of `fmlib bench`: a device each, and "solvers" for the comparison of solvers."""
-    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json"))
+    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json") if path.stem != FAULTS)
 
 
 def benchmark(name: str) -> dict[str, Any]:
-    """What `fmlib bench` has measured on a device, or of the solvers with the name "solvers".
+    """What `fmlib bench` has measured on a device, of the solvers ("solvers"), or the campaign of faults ("faults").
 
     Raises:
         NotComputed: there is no such file.
+        FmlibError: it does not match its checksum.
     """
     path = PUBLISHED / "bench" / f"{name}.json"
+    command = {FAULTS: "python ci/faults.py", "solvers": "fmlib bench --solvers"}.get(name, "fmlib bench")
     if not path.exists():
-        raise NotComputed(f"{path} is missing: run 'fmlib bench{' --solvers' if name == 'solvers' else ''}'")
-    return json.loads(_read(path))
+        raise NotComputed(f"{path} is missing: run '{command}'")
+    try:
+        return read_signed(_read(path))
+    except ValueError as error:
+        damaged = f"{path} does not match its checksum (cut short or edited): restore it, or run '{command}'"
+        raise FmlibError(damaged) from error

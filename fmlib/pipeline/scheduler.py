@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from graphlib import TopologicalSorter
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.disk.files import mend
 from fmlib.pipeline.processes import context, inherited_interrupts_blocked
 from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.store import Store, Task, with_inputs
@@ -33,6 +36,12 @@ def default_workers(device: torch.device) -> int:
     return min(2, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
+#: Seconds between two looks at tasks that another run computes.
+INTERVAL = 0.2
+#: Seconds that a worker has to end.
+GRACE = 5
+
+
 def missing(tasks: list[Task], store: Store) -> dict[str, Task]:
     """Key -> task of all that is to be computed until `store` holds `tasks`, inputs first.
 
@@ -43,6 +52,8 @@ def missing(tasks: list[Task], store: Store) -> dict[str, Task]:
 
 def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, progress: Progress | None = None) -> None:
     """Compute the tasks of a plan that `store` lacks.
+
+    A task that another run computes is left to it: this run works on others, then waits, and reads the artifact.
 
     Args:
         plan: returns the same tasks in every process; it is sent to each worker and so must pickle, as tasks do not.
@@ -56,47 +67,111 @@ def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, prog
     """
     require(workers >= 1, f"computing needs at least one worker, not {workers}")
     progress = progress or Progress()
-    tasks = missing(plan(), store)
+    planned = plan()
+    tasks = missing(planned, store)
     progress.planned(list(tasks.values()), workers)
+    queue = _Queue(tasks, store, progress)
     if workers == 1:
-        for task in tasks.values():
+        _one_by_one(queue, store, progress)
+    else:
+        threads = max(1, torch.get_num_threads() // workers)
+        pool = _Workers(store.note, plan, store.root, store.device, threads, BFLOAT16)
+        try:
+            _distribute(queue, store, pool, workers, progress)
+        finally:
+            pool.stop()
+    store.tidy(with_inputs(planned))
+
+
+class _Queue:
+    """Tasks that wait, each until its inputs are in the store; of those that are ready, the first in `tasks` first."""
+
+    def __init__(self, tasks: dict[str, Task], store: Store, progress: Progress) -> None:
+        self.tasks, self.store, self.progress = tasks, store, progress
+        self.order = TopologicalSorter(
+            {key: [item.key for item in task.inputs if item.key in tasks] for key, task in tasks.items()}
+        )
+        self.order.prepare()
+        self.position = {key: index for index, key in enumerate(tasks)}
+        self.ready: list[str] = []
+        self.noted: set[str] = set()
+
+    def next(self) -> Task | None:
+        """Take the first task that is ready and that no other run computes; None if there is none."""
+        while self.order.is_active():
+            self.ready = sorted([*self.ready, *self.order.get_ready()], key=self.position.__getitem__)
+            stored = [self.tasks[key] for key in self.ready if self.store.has(self.tasks[key])]
+            if not stored:
+                break
+            for task in stored:  # by another run, since the tasks were planned
+                self.ready.remove(task.key)
+                self.progress.shared(task)
+                self.done(task)
+        free = (self.tasks[key] for key in self.ready)
+        found = next((task for task in free if not self.store.is_locked(task)), None)
+        if found is not None:
+            self.ready.remove(found.key)
+        return found
+
+    def done(self, task: Task) -> None:
+        """The task's artifact is in the store."""
+        self.order.done(task.key)
+
+    def postpone(self, task: Task) -> None:
+        """Another run computes the task, which was taken."""
+        self.progress.postponed(task)
+        self.ready.append(task.key)
+
+    def wait(self) -> None:
+        """Wait a moment for tasks that another run computes, as nothing else can be done."""
+        for key in self.ready:
+            if key not in self.noted:
+                self.noted.add(key)
+                self.store.note(f"another run computes {self.tasks[key].name}: waiting for it")
+        time.sleep(INTERVAL)
+
+
+def _one_by_one(queue: _Queue, store: Store, progress: Progress) -> None:
+    """Compute every task in this process."""
+    while queue.order.is_active():
+        task = queue.next()
+        if task is None:
+            if queue.ready:
+                queue.wait()
+            continue
+        progress.started(task, store.resumes(task))
+        try:
+            stored = store.try_compute(task)
+        except Exception:
+            progress.failed(task)
+            raise
+        if stored:
+            progress.finished(task)
+            queue.done(task)
+        else:
+            queue.postpone(task)
+
+
+def _distribute(queue: _Queue, store: Store, pool: _Workers, workers: int, progress: Progress) -> None:
+    """Give every task to a worker once its inputs are there."""
+    while queue.order.is_active():
+        while len(pool.running) < workers and (task := queue.next()):
             progress.started(task, store.resumes(task))
-            try:
-                store.get(task)
-            except Exception:
+            store.announce(task)
+            pool.start(task)
+        if not pool.running:
+            if queue.ready:
+                queue.wait()
+            continue
+        for task, ended in pool.wait(INTERVAL if queue.ready and len(pool.running) < workers else None):
+            if isinstance(ended, FmlibError):
                 progress.failed(task)
-                raise
-            progress.finished(task)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = _Workers(plan, store.root, store.device, threads, BFLOAT16)
-    try:
-        _distribute(tasks, store, pool, workers, progress)
-    finally:
-        pool.stop()
-
-
-def _distribute(tasks: dict[str, Task], store: Store, pool: _Workers, workers: int, progress: Progress) -> None:
-    """Give every task to a worker once its inputs are there; of those that are ready, the first in `tasks` first."""
-    order = TopologicalSorter(
-        {key: [item.key for item in task.inputs if item.key in tasks] for key, task in tasks.items()}
-    )
-    order.prepare()
-    position = {key: index for index, key in enumerate(tasks)}
-    ready: list[str] = []
-    while order.is_active():
-        ready = sorted([*ready, *order.get_ready()], key=position.__getitem__)
-        for key in ready[: workers - len(pool.running)]:
-            ready.remove(key)
-            progress.started(tasks[key], store.resumes(tasks[key]))
-            store.announce(tasks[key])
-            pool.start(tasks[key])
-        for task, error in pool.wait():
-            if error:
-                progress.failed(task)
-                raise error
-            progress.finished(task)
-            order.done(task.key)
+                raise ended
+            if ended:
+                progress.finished(task)
+                queue.done(task)
+            else:
+                queue.postpone(task)
 
 
 class _Workers:
@@ -106,7 +181,8 @@ class _Workers:
     it had begun to wait, and hangs.
     """
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, note: Callable[[str], None], *arguments: Any) -> None:
+        self.note = note  # called with each line that a worker sends
         self.arguments = arguments  # of `_work`, after the connection
         self.processes: dict[Connection, BaseProcess] = {}
         self.running: dict[Connection, Task] = {}
@@ -118,15 +194,29 @@ class _Workers:
         with suppress(OSError):  # `wait` reports a worker that has died since
             connection.send(task.key)
 
-    def wait(self) -> list[tuple[Task, FmlibError | None]]:
-        """Wait until at least one worker is done; returns their tasks, each with the error that it raised, if any."""
-        ended = [connection for connection in wait(list(self.running)) if isinstance(connection, Connection)]
-        return [(task, _receive(one, task)) for one in ended for task in [self.running.pop(one)]]
+    def wait(self, seconds: float | None = None) -> list[tuple[Task, FmlibError | bool]]:
+        """Wait until a worker sends something, at most so many seconds.
+
+        Returns:
+            The tasks that have ended, each with the error that it raised or whether its artifact is in the store.
+        """
+        ended = []
+        for connection in wait(list(self.running), seconds):
+            assert isinstance(connection, Connection)
+            message = _receive(connection, self.running[connection])
+            if isinstance(message, str):
+                self.note(message)
+            else:
+                ended.append((self.running.pop(connection), message))
+        return ended
 
     def stop(self) -> None:
-        """End every worker. A task that is interrupted keeps the state that it has saved."""
+        """End every worker. A task that is interrupted keeps the state that it has saved, and removes its drafts."""
         for process in self.processes.values():
             process.terminate()
+        for process in self.processes.values():
+            process.join(GRACE)
+            process.kill()
             process.join()
 
     def _spawn(self) -> Connection:
@@ -140,8 +230,8 @@ class _Workers:
         return connection
 
 
-def _receive(connection: Connection, task: Task) -> FmlibError | None:
-    """What a worker sends at the end of a task: None or an error; that it died is an error too."""
+def _receive(connection: Connection, task: Task) -> FmlibError | bool | str:
+    """What a worker sends: a line to note, or at the end whether the artifact is stored, or an error (it may die)."""
     try:
         return connection.recv()
     except (EOFError, OSError) as error:
@@ -161,20 +251,24 @@ def _work(
 ) -> None:
     """Compute, in a worker process, every task whose key arrives; end with the parent process, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # the default lock is a semaphore, which a terminated worker would leave behind
     torch.set_num_threads(threads)
     BFLOAT16.update(reduced_precision)
-    store = Store(root, device)
-    tasks = missing(plan(), store)
-    with suppress(EOFError):  # the parent is gone
+    store = Store(root, device, say=lambda line: None, note=connection.send)
+    tasks = {task.key: task for task in with_inputs(plan())}
+    with suppress(EOFError, BrokenPipeError):  # the parent is gone
         while True:
-            key = connection.recv()
+            task = tasks[connection.recv()]
             try:
-                store.get(tasks[key])
-                connection.send(None)
+                connection.send(store.try_compute(task))
             except FmlibError as error:
                 connection.send(error)
+            except OSError as error:
+                if mend(error) is None:
+                    raise
+                connection.send(FmlibError(f"cannot compute {task.name} ({error}): {mend(error)}, then run again"))
 
 
 def _end_with_parent() -> None:

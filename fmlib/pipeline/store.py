@@ -1,8 +1,9 @@
 """The store of computed artifacts: written once, under the hash of all that they depend on, and checked when read.
 
 An artifact is a folder `<store>/<kind>/<key>/` with `arrays.npz`, `spec.json` (what it was computed from, and the
-checksums of the other files) and, for a network, `weights.safetensors`. It is written under a temporary name and
-renamed, so that a killed run leaves a complete artifact or none. A long computation saves its state in `<key>.part`.
+checksums of all files) and, for a network, `weights.safetensors`. It is written under a temporary name and renamed, so
+that a killed run leaves a complete artifact or none. A long computation saves its state in `<key>.part`. Who computes
+an artifact holds the lock `<key>.lock`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,21 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from fmlib.core.config import fingerprint
-from fmlib.core.errors import FmlibError, require
+from fmlib.core.errors import FmlibError
+from fmlib.pipeline.disk.files import cannot_write, read_signed, signed_json, write_bytes
+from fmlib.pipeline.disk.locks import is_locked, locked
 
 #: A renamed kind of artifact keeps its first name in the key, so that no stored result is orphaned.
 FIRST_KINDS = {"class_transfer": "maps_crossed", "image_transfer": "maps_exchanged"}
 #: A renamed array is read under its new name from an artifact that was stored under its first one.
 FIRST_ARRAYS = {"guarded": "clipped", "likeness": "similarity", "scattered": "random", "behind": "filtered"}
+
+#: The fields of `spec.json` in an artifact that was stored before these files had a checksum of their own.
+UNSIGNED = {"kind", "name", "version", "spec", "inputs", "facts", "sha256"}
+#: The first bytes of a saved state; 32 bytes of SHA-256 follow. A state of an earlier version has neither.
+MAGIC = b"FMSTATE1"
+#: What a run may leave beside an artifact if it is killed, by suffix.
+LEFTOVERS = (".tmp", ".part", ".part.writing", ".lock")
 
 
 @dataclass
@@ -75,7 +86,7 @@ class Task:
     @property
     def stored_kind(self) -> str:
         """The first name of the kind, under which artifacts are stored and hashed."""
-        return FIRST_KINDS.get(self.kind, self.kind)
+        return stored_kind(self.kind)
 
     @property
     def key(self) -> str:
@@ -108,19 +119,34 @@ class SavedCheckpoint:
         path: the file.
         device: where loaded tensors are put.
         interval: seconds between two saves.
+        note: called with one line if the saved state is damaged.
     """
 
-    def __init__(self, path: Path, device: torch.device, interval: float = 20.0) -> None:
-        self.path, self.device, self.interval = path, device, interval
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        interval: float = 20.0,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.path, self.device, self.interval, self.note = path, device, interval, note
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state, or None. A file that cannot be read is deleted: the computation starts again."""
+        """The last saved state, or None. A damaged file is deleted: the computation starts again."""
         if not self.path.exists():
             return None
+        content = self.path.read_bytes()
+        start = len(MAGIC) + 32
         try:
-            return torch.load(self.path, map_location=self.device, weights_only=True)
+            if not content.startswith(b"PK"):  # as torch's own files, and so states of earlier versions, begin
+                _require_whole(content[:start] == MAGIC + hashlib.sha256(content[start:]).digest())
+                content = content[start:]
+            return torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
         except Exception:  # torch raises many kinds for a damaged file; each means the same here
+            self.note(f"the saved state {self.path} is damaged: starting again")
             self.path.unlink()
             return None
 
@@ -132,7 +158,8 @@ class SavedCheckpoint:
         """Replace the saved state."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_bytes(self.path, buffer.getvalue())
+        content = buffer.getvalue()
+        write_bytes(self.path, MAGIC + hashlib.sha256(content).digest() + content)
         self.last = time.monotonic()
 
 
@@ -143,10 +170,18 @@ class Store:
         root: the folder; made when the first artifact is written.
         device: where the state of an interrupted computation is loaded.
         say: called with one line when a task begins.
+        note: called with one line when something happens that is rare: a saved state is damaged, or another run
+            computes what this one needs (default: `say`).
     """
 
-    def __init__(self, root: Path, device: torch.device, say: Callable[[str], None] = lambda line: None) -> None:
-        self.root, self.device, self.say = root, device, say
+    def __init__(
+        self,
+        root: Path,
+        device: torch.device,
+        say: Callable[[str], None] = lambda line: None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.root, self.device, self.say, self.note = root, device, say, note or say
 
     def path(self, task: Task) -> Path:
         """The folder of the task's artifact, whether it exists or not."""
@@ -181,22 +216,71 @@ class Store:
         if self.has(task):
             return self._read(task)
         inputs = [self.get(item) for item in task.inputs]
+        with self._held(task):
+            return self._read(task) if self.has(task) else self._compute(task, inputs)
+
+    def try_compute(self, task: Task) -> bool:
+        """Compute a task whose inputs are stored, unless another process computes it.
+
+        Returns:
+            Whether the artifact is in the store now.
+        """
+        with locked(self._beside(task, ".lock")) as held:
+            if held and not self.has(task):
+                self._compute(task, [self.get(item) for item in task.inputs])
+        return self.has(task)
+
+    def is_locked(self, task: Task) -> bool:
+        """Whether a process computes the task."""
+        return is_locked(self._beside(task, ".lock"))
+
+    def _held(self, task: Task) -> AbstractContextManager[bool]:
+        """The lock of the task, for which this process waits."""
+        line = f"another run computes {task.name}: waiting for it"
+        return locked(self._beside(task, ".lock"), lambda: self.note(line))
+
+    def _compute(self, task: Task, inputs: list[Artifact]) -> Artifact:
+        """Compute and write an artifact, whose lock this process holds."""
         self.announce(task)
-        checkpoint = self._checkpoint(task)
-        artifact = task.compute(inputs, checkpoint)
-        self.put(task, artifact)
-        checkpoint.path.unlink(missing_ok=True)
+        artifact = task.compute(inputs, self._checkpoint(task))
+        self._write(task, artifact)
+        self._clear(task)
         return artifact
+
+    def tidy(self, tasks: Iterable[Task]) -> None:
+        """Remove what killed runs have left beside stored artifacts of these tasks."""
+        for task in tasks:
+            if self.has(task) and any(self._beside(task, suffix).exists() for suffix in LEFTOVERS):
+                with locked(self._beside(task, ".lock")) as held:
+                    if held:
+                        self._clear(task)
+
+    def _clear(self, task: Task) -> None:
+        """Remove the saved state and the drafts of a stored artifact; whoever holds its lock removes that."""
+        for suffix in (".part", ".part.writing"):
+            self._beside(task, suffix).unlink(missing_ok=True)
+        shutil.rmtree(self._beside(task, ".tmp"), ignore_errors=True)
 
     def announce(self, task: Task) -> None:
         """Say that the task begins or resumes."""
         self.say(f"{'resuming' if self.resumes(task) else 'computing'} {task.name}")
 
     def _checkpoint(self, task: Task) -> SavedCheckpoint:
-        return SavedCheckpoint(self.root / task.stored_kind / f"{task.key}.part", self.device)
+        return SavedCheckpoint(self._beside(task, ".part"), self.device, note=self.note)
+
+    def _beside(self, task: Task, suffix: str) -> Path:
+        return self.root / task.stored_kind / f"{task.key}{suffix}"
 
     def put(self, task: Task, artifact: Artifact) -> None:
-        """Write a task's artifact, completely or not at all."""
+        """Write a task's artifact, completely or not at all; one that is there is replaced.
+
+        Raises:
+            FmlibError: it cannot be written; nothing is left of it.
+        """
+        with self._held(task):
+            self._write(task, artifact)
+
+    def _write(self, task: Task, artifact: Artifact) -> None:
         files = {"arrays.npz": arrays_to_bytes(artifact.arrays)}
         if artifact.weights:
             files["weights.safetensors"] = save_weights(
@@ -211,32 +295,62 @@ class Store:
             "facts": artifact.facts,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
-        final = self.path(task)
-        draft = final.with_name(f"{task.key}.tmp")
+        final, draft = self.path(task), self._beside(task, ".tmp")
         shutil.rmtree(draft, ignore_errors=True)
-        for name, content in files.items():
-            write_bytes(draft / name, content)
-        write_bytes(draft / "spec.json", (json.dumps(record, indent=1) + "\n").encode())
-        shutil.rmtree(final, ignore_errors=True)  # an incomplete artifact, without spec.json
-        os.replace(draft, final)
+        try:
+            for name, content in files.items():
+                write_bytes(draft / name, content)
+            write_bytes(draft / "spec.json", signed_json(record, "checksum").encode())
+            shutil.rmtree(final, ignore_errors=True)  # an incomplete artifact, without spec.json
+            os.replace(draft, final)
+        except BaseException as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise cannot_write(final, error) from error
+            raise
 
     def _read(self, task: Task) -> Artifact:
         folder = self.path(task)
-        mend = f"delete {folder} and run again"
         try:
-            record = json.loads((folder / "spec.json").read_text())
-            contents = {name: (folder / name).read_bytes() for name in record["sha256"]}
-            facts, arrays = record["facts"], contents["arrays.npz"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FmlibError(f"the stored {task.name} is damaged ({type(error).__name__}): {mend}") from error
-        for name, content in contents.items():
-            require(
-                hashlib.sha256(content).hexdigest() == record["sha256"][name],
-                f"the stored {task.name} is damaged ({name} does not match its checksum): {mend}",
-            )
+            record, contents = read_stored(folder)
+        except ValueError as error:
+            raise FmlibError(f"the stored {task.name} is damaged ({error}): delete {folder} and run again") from error
         weights = load_weights(contents["weights.safetensors"]) if "weights.safetensors" in contents else {}
-        renamed = {_renamed(name): array for name, array in arrays_from_bytes(arrays).items()}
-        return Artifact(renamed, weights, facts)
+        renamed = {_renamed(name): array for name, array in arrays_from_bytes(contents["arrays.npz"]).items()}
+        return Artifact(renamed, weights, record["facts"])
+
+
+def read_stored(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record of a stored artifact and the content of its other files, all checked.
+
+    Raises:
+        ValueError: a file is missing, or differs from what was written. Of an artifact that was stored before records
+            had a checksum, the facts are not checked.
+    """
+    try:
+        content = (folder / "spec.json").read_bytes()
+        if set(record := json.loads(content)) != UNSIGNED:
+            record = read_signed(content, "checksum")
+            key = fingerprint([stored_kind(record["kind"]), *(record[name] for name in ("version", "spec", "inputs"))])
+            _require_whole(key == folder.name, "it is the artifact of another task")
+        contents = {name: (folder / name).read_bytes() for name in record["sha256"]}
+        record["facts"], contents["arrays.npz"]
+    except (OSError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(type(error).__name__) from error
+    for name, content in contents.items():
+        whole = hashlib.sha256(content).hexdigest() == record["sha256"][name]
+        _require_whole(whole, f"{name} does not match its checksum")
+    return record, contents
+
+
+def _require_whole(condition: bool, message: str = "it does not match its checksum") -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def stored_kind(kind: str) -> str:
+    """The first name of a kind, under which artifacts are stored and hashed."""
+    return FIRST_KINDS.get(kind, kind)
 
 
 def _renamed(name: str) -> str:
@@ -255,17 +369,6 @@ def arrays_from_bytes(content: bytes) -> dict[str, np.ndarray]:
     """The named arrays that `arrays_to_bytes` wrote."""
     with np.load(io.BytesIO(content), allow_pickle=False) as opened:
         return dict(opened)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is complete or absent: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".writing")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def csv(rows: list[dict[str, Any]]) -> bytes:

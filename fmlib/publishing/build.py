@@ -18,10 +18,10 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.experiment import evaluate_claims
 from fmlib.pipeline.formatting import readable
-from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.pipeline.store import write_bytes
+from fmlib.pipeline.results import PUBLISHED, Results, benchmark, benchmarks
 from fmlib.publishing import api_reference, kernels, provenance
 from fmlib.publishing.notebook import verdict_words, verdicts
 from fmlib.publishing.playground.binary import FOLDER
@@ -187,26 +187,40 @@ def picture(results: Results) -> bytes:
     return figure_home(results.arrays("dataset_masks"), results.arrays("scheme")["image"], accuracy)._repr_png_()
 
 
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook, completely or not at all."""
+    write_bytes(path, f"{nbformat.writes(notebook).rstrip()}\n".encode())
+
+
+def require_undamaged() -> None:
+    """Raise `FmlibError` if a published result or benchmark is missing or damaged."""
+    for results in registry.published():
+        results.verify()
+    for name in benchmarks():
+        benchmark(name)
+
+
 def publish() -> None:
     """Evaluate the claims of all published results again, execute every chapter and keep its outputs in `book/`.
 
     The README's table and picture, the library's reference and the playground's files are renewed as well.
     """
     for published in registry.published():
+        published.verify(skip=["claims.json"])
         evaluate_claims(published, registry.all_claims())
     results = Results.open(PUBLISHED / SHOWN)
-    (BOOK / "reference.md").write_text(api_reference.page())
+    write_bytes(BOOK / "reference.md", api_reference.page().encode())
     page = ROOT / "README.md"
-    page.write_text(readme(page.read_text(), results))
+    write_bytes(page, readme(page.read_text(), results).encode())
     write_bytes(BOOK / "_static" / "masks.png", picture(results))
     for name, content in files(results).items():
         write_bytes(FOLDER / name, content)
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
-        nbformat.write(notebook, path)
+        write(notebook, path)
     for path, notebook in executed(results, BOOK):
-        nbformat.write(notebook, path)
+        write(notebook, path)
         print(f"executed {path.name}")
 
 
@@ -231,15 +245,31 @@ def build(results: Results) -> Path:
 
 
 def lay_out(place: Path, results: Results) -> None:
-    """Copy what `render` needs to `place`: the committed book, its settings, and the results that it links to."""
+    """Copy what `render` needs to `place`: the committed book, its settings, and the results that it links to.
+
+    The files of the playground are made anew if they differ from the published results.
+    """
     shutil.copytree(BOOK, place / "book", ignore=shutil.ignore_patterns("_toc.yml", ".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, place / name)
+    renew_playground(place / FOLDER.relative_to(ROOT))
     data = place / "data" / "results"
     shutil.copytree(results.folder, data / results.profile)
     others = [other.folder for other in registry.published() if other.profile != results.profile]
     for folder in (PUBLISHED / "bench", *others):
         shutil.copytree(folder, data / folder.name)
+
+
+def renew_playground(folder: Path) -> None:
+    """Write those files of the playground in `folder` that differ from the published results, and say so.
+
+    Its preview stays: it depends on the fonts of the machine that drew it.
+    """
+    for name, content in files(Results.open(PUBLISHED / SHOWN)).items():
+        path = folder / name
+        if name != "preview.png" and not (path.exists() and path.read_bytes() == content):
+            print(f"the playground's {name} is damaged or outdated: written again")
+            write_bytes(path, content)
 
 
 def render(place: Path, builder: str = "html") -> None:

@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from fmlib.pipeline.claims import Claim
-from fmlib.pipeline.results import PUBLISHED, Results, benchmark, benchmarks
+from fmlib.pipeline.results import FAULTS, PUBLISHED, Results, benchmark, benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +30,7 @@ SOURCES = ("fmlib/**/*.py", "fmlib/**/*.toml", "ci/constraints.txt", "data/resul
 
 def sources() -> list[Path]:
     """The files that `SOURCES` names, and the manifests of all published results."""
-    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
+    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern)) if file.stem != FAULTS]
     return files + sorted(PUBLISHED.glob("*/manifest.json"))
 
 

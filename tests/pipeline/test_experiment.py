@@ -1,5 +1,6 @@
 """Experiments: what is published, what a folder keeps, and an interrupted run that ends as an uninterrupted one."""
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,52 @@ def test_a_publication_that_fails_leaves_the_folder_as_it_was(setup, store, fold
         publish(chosen, setup, store, folder, claims)
     assert files(folder.parent) == before
     assert sorted(folder.parent.glob("*")) == ([folder] if held else [])
+
+
+def test_a_killed_publication_is_put_right_by_the_next(setup, store, folder, monkeypatch):
+    """It is killed after it has moved the former folder away, or anywhere before."""
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    before, place = files(folder), folder.with_name(".publishing-quick")
+    place.mkdir()
+    folder.rename(place / "old")
+    assert publish([TWO], setup, store, folder, CLAIMS).manifest["experiments"].keys() == {"one", "two"}
+    assert files(folder) == before
+    (place / "new").mkdir(parents=True)
+    (place / "new" / "one.npz").write_bytes(b"half")
+    publish([TWO], setup, store, folder, CLAIMS)
+    assert files(folder.parent) == {f"quick/{name}": content for name, content in before.items()}
+    assert [path.name for path in folder.parent.iterdir()] == ["quick"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_that_cannot_be_moved_stays(setup, store, folder, monkeypatch, number):
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    before, rename, calls = files(folder.parent), Path.rename, []
+
+    def refuse(self, target):
+        calls.append(target)
+        if len(calls) == number:
+            raise OSError(30, "Read-only file system")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(FmlibError, match=r"cannot write .*quick \(Read-only file system\)"):
+        publish([ONE], setup, store, folder, CLAIMS)
+    assert files(folder.parent) == before
+
+
+def test_a_folder_whose_manifest_is_missing_is_not_published_into(setup, store, folder):
+    publish([ONE, TWO], setup, store, folder, CLAIMS)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FmlibError, match=r"manifest.json is missing: restore it, or delete the folder"):
+        publish([TWO], setup, store, folder, CLAIMS)
+
+
+def test_inputs_that_only_stored_artifacts_read_need_not_be_there(setup, store, folder):
+    """As 'fmlib run' does not compute them."""
+    wanted = files(publish([ONE, TWO], setup, store, folder, CLAIMS).folder)
+    shutil.rmtree(store.path(SHARED))
+    assert files(publish([ONE, TWO], setup, store, folder, CLAIMS).folder) == wanted
 
 
 def test_missing_artifacts_are_named(setup, folder, tmp_path):

@@ -131,6 +131,20 @@ def test_a_failed_task_leaves_its_line(shown):
     assert "computing a" not in drawn()
 
 
+def test_tasks_of_another_run_are_counted(shown):
+    bars, _, drawn = shown
+    first, second = task("first", 10), task("second", 10)
+    bars.planned([first, second], workers=1)
+    bars.started(first, resumed=False)
+    bars.postponed(first)
+    bars.started(second, resumed=False)
+    bars.finished(second)
+    bars.shared(first)
+    text = drawn()
+    assert "another run has computed first" in text
+    assert "2 of 2 tasks, done" in text
+
+
 def test_nothing_to_compute_draws_and_measures_nothing():
     file = io.StringIO()
     with ProgressBars(file, lambda: pytest.fail("measured for nothing")) as bars:

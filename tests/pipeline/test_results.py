@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline import results as module
+from fmlib.pipeline.disk.files import signed_json
 from fmlib.pipeline.results import PUBLISHED, NotComputed, Results, manifest_text
 
 
@@ -172,9 +173,31 @@ def test_only_a_checkout_is_written_to(monkeypatch, tmp_path):
 
 def test_benchmarks_are_read_by_device(monkeypatch, tmp_path):
     (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "cpu.json").write_text('{"device": "cpu"}')
+    for name in ("cpu", "faults"):
+        (tmp_path / "bench" / f"{name}.json").write_text(signed_json({"device": name}))
     monkeypatch.setattr(module, "PUBLISHED", tmp_path)
     assert module.benchmarks() == ["cpu"]
     assert module.benchmark("cpu") == {"device": "cpu"}
+    assert module.benchmark("faults") == {"device": "faults"}
     with pytest.raises(module.NotComputed, match="fmlib bench --solvers"):
         module.benchmark("solvers")
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x0A ^ 0x0D, 0x80])
+def test_any_flipped_byte_of_a_benchmark_is_noticed(monkeypatch, tmp_path, flip):
+    path, whole = tmp_path / "bench" / "cpu.json", signed_json({"device": "cpu", "rows": [{"n": 1.5}]}).encode()
+    path.parent.mkdir()
+    monkeypatch.setattr(module, "PUBLISHED", tmp_path)
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
+        with pytest.raises(FmlibError, match=r"cpu.json does not match its checksum .*'fmlib bench'"):
+            module.benchmark("cpu")
+
+
+def test_all_files_are_verified_at_once(folder):
+    results = Results.open(folder)
+    results.verify()
+    (folder / "claims.json").write_bytes(FILES["claims.json"][:-1])
+    results.verify(skip=["claims.json"])
+    with pytest.raises(FmlibError, match=r"claims.json does not match its checksum"):
+        results.verify()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline import scheduler
+from fmlib.pipeline.disk.locks import locked
 from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.store import Artifact, SavedCheckpoint, Store, Task
 
@@ -91,6 +93,10 @@ def sleep():
     time.sleep(600)
 
 
+def fill_disk():
+    raise OSError(28, "No space left on device", "/a/file")
+
+
 def has_ended(folder):
     """Whether the process that wrote its number into `folder` ends within a minute."""
     pid, deadline = int((folder / "pid").read_text()), time.monotonic() + 300
@@ -122,6 +128,9 @@ class Events(Progress):
 
     def failed(self, task):
         self.words.append(f"failed {task.name}")
+
+    def shared(self, task):
+        self.words.append(f"shared {task.name}")
 
 
 def test_one_worker_and_two_write_the_same_files(tmp_path):
@@ -162,7 +171,12 @@ def test_two_workers_work_at_once_and_share_threads_and_precision(tmp_path, monk
 
 @pytest.mark.parametrize(
     ("fail", "message"),
-    [(raise_error, "the user can correct"), (die, "task 2 died.*--workers 1"), (raise_bug, "task 2 died")],
+    [
+        (raise_error, "the user can correct"),
+        (die, "task 2 died.*--workers 1"),
+        (raise_bug, "task 2 died"),
+        (fill_disk, r"^cannot compute task 2 \(.*No space left on device.*\): make room on the disk, then run again$"),
+    ],
 )
 def test_a_failure_ends_all_workers(tmp_path, fail, message):
     events = Events()
@@ -290,3 +304,85 @@ def test_two_workers_on_a_processor_of_several_cores_and_one_elsewhere(monkeypat
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert scheduler.default_workers(CPU) == workers
         assert scheduler.default_workers(torch.device("cuda")) == 1
+
+
+def another_run(store, task, artifact):
+    """A run that holds the lock of a task until it is waited for, and may then store the artifact: a thread's work."""
+    holding, waited = threading.Event(), threading.Event()
+
+    def hold():
+        with locked(store.path(task).with_name(f"{task.key}.lock")):
+            holding.set()
+            waited.wait(300)
+            if artifact:
+                store._write(task, artifact)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait(300)
+    return thread, waited
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("ends", ["stored", "killed"])
+def test_a_task_that_another_run_computes_is_left_to_it(tmp_path, workers, ends):
+    """This run computes what else is ready, says that it waits, and reads the artifact or takes the task over."""
+    said, events = [], Events()
+    task = diamond()[0].inputs[0]
+    artifact = Artifact({"sum": np.array(3)}) if ends == "stored" else None
+    thread, waited = another_run(Store(tmp_path, CPU), task, artifact)
+
+    def note(line):
+        said.append(line)
+        waited.set()
+
+    scheduler.compute(diamond, store := Store(tmp_path, CPU, said.append, note), workers, events)
+    thread.join()
+    own = ["computing task 2"] if ends == "killed" else []
+    expected = ["computing task 1", "computing task 3", "another run computes task 2: waiting for it"]
+    assert said == [*expected, *own, "computing task 4"]
+    assert ("shared task 2" in events.words) == (ends == "stored")
+    assert int(store.get(diamond()[0]).arrays["sum"]) == 11
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".lock", ".part", ".tmp"))]
+
+
+def test_get_waits_for_another_run_too(tmp_path):
+    said, task = [], toy(1)
+    thread, waited = another_run(Store(tmp_path, CPU), task, Artifact({"sum": np.array(1)}))
+
+    def note(line):
+        said.append(line)
+        waited.set()
+
+    assert int(Store(tmp_path, CPU, said.append, note).get(task).arrays["sum"]) == 1
+    thread.join()
+    assert said == ["another run computes task 1: waiting for it"]
+
+
+def resuming(number, inputs, checkpoint):
+    assert checkpoint.load() is None
+    return Artifact({"sum": np.array(number)})
+
+
+def damaged_state():
+    return [toy(1, work=resuming)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_state_is_said_to_be_so(tmp_path, workers):
+    said, path = [], tmp_path / "toy" / f"{toy(1).key}.part"
+    SavedCheckpoint(path, CPU).save({"epoch": 1})
+    path.write_bytes(path.read_bytes()[:-1])
+    scheduler.compute(damaged_state, Store(tmp_path, CPU, said.append), workers)
+    assert said == ["resuming task 1", f"the saved state {path} is damaged: starting again"]
+
+
+@pytest.mark.parametrize("left", [".part", ".part.writing", ".lock", ".tmp"])
+def test_leftovers_beside_stored_artifacts_go(tmp_path, left):
+    """A run was killed after it had stored the artifact, and before it had removed the rest."""
+    store, task = Store(tmp_path, CPU), toy(1)
+    store.get(task)
+    path = store.path(task).with_name(task.key + left)
+    path.mkdir() if left == ".tmp" else path.write_bytes(b"x")
+    scheduler.compute(lambda: [task], store)
+    assert list((tmp_path / "toy").iterdir()) == [store.path(task)]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fmlib.core.errors import FmlibError
+from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.store import (
     Artifact,
     SavedCheckpoint,
@@ -24,7 +25,6 @@ from fmlib.pipeline.store import (
     arrays_from_bytes,
     arrays_to_bytes,
     with_inputs,
-    write_bytes,
 )
 
 CPU = torch.device("cpu")
@@ -343,6 +343,65 @@ def test_saved_state_is_none_before_the_first_save(tmp_path):
     assert SavedCheckpoint(tmp_path / "x.part", CPU).load() is None
 
 
+def test_any_flipped_byte_of_a_saved_state_is_noticed(tmp_path):
+    said: list[str] = []
+    saved = SavedCheckpoint(tmp_path / "x.part", CPU, note=said.append)
+    saved.save({"mask": torch.arange(3.0)})
+    whole = saved.path.read_bytes()
+    for position in range(0, len(whole), 3):
+        saved.path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        assert saved.load() is None
+    assert set(said) == {f"the saved state {saved.path} is damaged: starting again"}
+
+
+def test_a_state_of_an_earlier_version_is_loaded(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "x.part")
+    assert SavedCheckpoint(tmp_path / "x.part", CPU).load() == {"epoch": 3}
+
+
+def test_a_state_stays_if_memory_is_short(tmp_path, monkeypatch):
+    def short(*_, **__):
+        raise MemoryError
+
+    saved = SavedCheckpoint(tmp_path / "x.part", CPU)
+    saved.save({"epoch": 3})
+    monkeypatch.setattr(torch, "load", short)
+    with pytest.raises(MemoryError):
+        saved.load()
+    monkeypatch.undo()
+    assert saved.load() == {"epoch": 3}
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_full_disk_leaves_no_artifact_and_no_draft(store, monkeypatch, call, number):
+    function, calls = getattr(os, call), []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(28, "No space left on device")
+        return function(*arguments)
+
+    wanted = task(compute=Counting(Artifact({"a": np.arange(50.0)}, {"w": torch.arange(4.0)})))
+    monkeypatch.setattr(os, call, full)
+    if call == "fsync" and number == 4:  # three files
+        assert store.get(wanted)
+        return
+    with pytest.raises(FmlibError, match=r"cannot write .*\(No space left on device\): make room on the disk"):
+        store.get(wanted)
+    assert list((store.root / "masks").iterdir()) == []
+    monkeypatch.undo()
+    assert store.get(wanted).arrays["a"].size == 50
+
+
+def test_an_artifact_of_another_task_is_not_taken(store):
+    store.get(task({"seed": 1}))
+    store.path(task({"seed": 1})).rename(store.path(task()))
+    with pytest.raises(FmlibError, match=r"a mask is damaged \(it is the artifact of another task\)"):
+        store.get(task())
+
+
 @settings(max_examples=15)
 @given(st.integers(0, 10_000), st.booleans())
 def test_damaged_state_is_dropped(tmp_path_factory, position, cut):
@@ -381,9 +440,10 @@ def test_write_bytes_leaves_the_old_file_when_the_disk_fails(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FmlibError, match=r"cannot write .*file \(No space left on device\): make room on the disk"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ------------------------------------------------------------------------------------------------------- kill -9

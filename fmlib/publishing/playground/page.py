@@ -16,7 +16,8 @@ from fmlib.core.data import sample_image
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain.classifier import Classifier
 from fmlib.explain.command import SIZE, channels, numbers
-from fmlib.explain.loading import find_images, load_image, load_model, load_names, load_program, name_of
+from fmlib.explain.loading import find_images, load_image, load_model, load_names, name_of
+from fmlib.pipeline.disk.programs import load_program
 from fmlib.pipeline.store import write_bytes
 from fmlib.publishing.playground import graph
 from fmlib.publishing.playground.binary import FOLDER, LEARNING, PHOTOGRAPHS, File, scripts

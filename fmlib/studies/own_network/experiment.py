@@ -10,19 +10,16 @@ import warnings
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fmlib.core.config import ImageSpec
-from fmlib.core.data import decode, folders
 from fmlib.explain.classifier import Classifier
 from fmlib.explain.fourier_mask import FourierMask
 from fmlib.explain.report import measure
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
-from fmlib.studies.shared.pretrained import MEAN, efficientnet_lite0
+from fmlib.studies.shared.pretrained import MEAN, efficientnet_lite0, photographs
 from fmlib.studies.shared.setup import Setup
-from fmlib.studies.shared.tasks import by_turns, first_images
+from fmlib.studies.shared.tasks import first_images
 
 #: Images, and the side of photographs in pixels.
 IMAGES, SIZE = 64, 160
@@ -46,12 +43,15 @@ def report(setup: Setup) -> Task:
             model, images = setup.open_network(network), first_images(setup, dataset, IMAGES).pixels()
             centre, name = setup.profile.network.mean, "standard (N)"
         else:
-            model, images = efficientnet_lite0(SIZE).to(setup.device), photographs(setup)
+            model, images = (
+                efficientnet_lite0(SIZE).to(setup.device),
+                photographs(IMAGES, SIZE, setup.root).to(setup.device),
+            )
             centre, name = MEAN, "EfficientNet-Lite0"
         classifier = Classifier(model, centre=centre)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `kept` says how many masks did not converge
-            found = measure(FourierMask(classifier, steps=STEPS, progress=setup.progress), images)
+            found = measure(FourierMask(classifier, steps=STEPS, progress=setup.progress), images.to(setup.device))
         masks = found.images
         arrays = {f"curve.{label}": values for label, values in found.curves.items()}
         arrays |= {"dataset": found.dataset.masks.full()[0].cpu().numpy(), "radii": np.array(found.radii)}
@@ -65,13 +65,6 @@ def report(setup: Setup) -> Task:
     described |= {"size": SIZE, "files": setup.fingerprint(PHOTOGRAPHS)}
     cost = 40 * IMAGES * (STEPS + 240 * 16 / IMAGES)  # a pass takes as long as forty of the profile's network
     return Task("own_network", "report (EfficientNet-Lite0)", described, compute, cost=cost)
-
-
-def photographs(setup: Setup) -> Tensor:
-    """The first validation photographs of all ten classes, equally many per class, plus or minus one: (N, 3, H, W)."""
-    samples = folders(PHOTOGRAPHS, setup.root)["validation"].samples
-    chosen = by_turns(np.array([label for _, label in samples]))[:IMAGES]
-    return (torch.stack([decode(samples[index][0], PHOTOGRAPHS) for index in chosen]).float() / 255).to(setup.device)
 
 
 def _row(network: str, row: dict[str, Any]) -> dict[str, Any]:

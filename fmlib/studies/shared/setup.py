@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fmlib.core.config import ImageSpec, JacobianTrainSpec, SyntheticSpec, spec_dict
-from fmlib.core.data import Dataset, Split, folders, load_images, source_fingerprint
+from fmlib.core.data import Dataset, Split, decode, folders, load_images, source_fingerprint
+from fmlib.core.errors import FmlibError
 from fmlib.core.evaluation import correctness
 from fmlib.core.masks import learn_masks
 from fmlib.core.models import build
@@ -37,6 +38,35 @@ def load_dataset(spec: ImageSpec | SyntheticSpec, root: Path | None = None, seed
     if isinstance(spec, SyntheticSpec):
         return make_synthetic(spec, seed)
     return load_images(spec, root)
+
+
+def validation_images(spec: ImageSpec, root: Path | None, chosen: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Some validation images as pixels (N, C, H, W).
+
+    Args:
+        root: folder of the image data sets.
+        chosen: maps the labels of all validation images to the indices of those that are wanted.
+    """
+    samples = folders(spec, root)["validation"].samples
+    wanted = chosen(np.array([label for _, label in samples]))
+    return torch.stack([decode(samples[index][0], spec.size, spec.channels) for index in wanted]).float() / 255
+
+
+def download(root: Path) -> None:
+    """Download Imagenette (160 px) into `root` with torchvision, which verifies the archive.
+
+    Raises `FmlibError` if the download fails or the archive is damaged.
+    """
+    if not (root / "imagenette2-160").is_dir():
+        from torchvision.datasets import Imagenette
+
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            Imagenette(str(root), split="train", size="160px", download=True)
+        except (OSError, RuntimeError) as error:
+            raise FmlibError(
+                f"cannot download Imagenette into {root} ({error}): check the connection and try again"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from fmlib.core.minimal_masks import EXPONENT, FACTORS
 from fmlib.core.spectra import apply_mask, column_weights, filter_spectrum, l1_share
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.what_it_costs.benchmark import provenance
-from fmlib.studies.what_it_costs.solvers import Problem, decoded, published_network
+from fmlib.studies.what_it_costs.solvers import Problem, published_network
 
 #: Steps, images per step, and iterations of L-BFGS-B in each.
 STEPS, BATCH, ITERATIONS = 60, 256, 10
@@ -136,7 +137,7 @@ def _problem(regime: str, root: Path | None, device: torch.device) -> Problem:
     setup = PROFILES["laptop"]
     assert isinstance(setup.data, ImageSpec)
     labels = Results.open(PUBLISHED / "laptop").arrays("pairs")["labels"]
-    images = decoded(setup.data, root, lambda found: np.arange(len(found))).to(device)
+    images = validation_images(setup.data, root, lambda found: np.arange(len(found))).to(device)
     model = published_network(regime).to(device)
     return Problem(model, images, torch.from_numpy(labels).to(device), setup.network.mean)
 

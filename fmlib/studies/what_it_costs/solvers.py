@@ -27,7 +27,6 @@ from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
 from fmlib.core.config import ImageMaskSpec, ImageSpec, MinimalMaskSpec, fingerprint, spec_dict
-from fmlib.core.data import decode, folders
 from fmlib.core.device import frozen, full_precision, keep_freed_memory
 from fmlib.core.errors import require
 from fmlib.core.evaluation import predictions
@@ -39,8 +38,9 @@ from fmlib.core.spectra import column_weights, filter_spectrum
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import write_bytes
 from fmlib.studies.shared.pretrained import MEAN as IMAGENET_MEAN
-from fmlib.studies.shared.pretrained import efficientnet_lite0
+from fmlib.studies.shared.pretrained import efficientnet_lite0, photographs
 from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.shared.tasks import by_turns
 from fmlib.studies.what_it_costs.benchmark import SEED, mask_quality, provenance, serial_mask
 
@@ -81,13 +81,6 @@ class Case:
     profiled: bool = False  # whether a step of the minimal masks is timed part by part
 
 
-def decoded(spec: ImageSpec, root: Path | None, chosen: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """Validation images as pixels (N, C, H, W); `chosen` maps their labels to the indices wanted."""
-    samples = folders(spec, root)["validation"].samples
-    wanted = chosen(np.array([label for _, label in samples]))
-    return torch.stack([decode(samples[index][0], spec) for index in wanted]).float() / 255
-
-
 def published_network(regime: str) -> nn.Module:
     """The network N or A that is published at profile laptop, in eval mode."""
     model = build(PROFILES["laptop"].network, 0)
@@ -107,7 +100,7 @@ def laptop_problem(regime: str, count: int, root: Path | None, device: torch.dev
         require(np.array_equal(labels, pairs["labels"]), "these are not the images of the published results")
         return first
 
-    images = decoded(setup.data, root, chosen).to(device)
+    images = validation_images(setup.data, root, chosen).to(device)
     model = published_network(regime).to(device)
     return Problem(model, images, predictions(model, images), setup.network.mean)
 
@@ -115,8 +108,7 @@ def laptop_problem(regime: str, count: int, root: Path | None, device: torch.dev
 def imagenet_problem(count: int, root: Path | None, device: torch.device) -> Problem:
     """`count` validation images of Imagenette at 160 px, equally many per class, and EfficientNet-Lite0."""
     model = efficientnet_lite0(160).to(device)
-    spec = ImageSpec(selection="all", size=160, channels=3)
-    images = decoded(spec, root, lambda labels: by_turns(labels)[:count]).to(device)
+    images = photographs(count, 160, root).to(device)
     return Problem(model, images, predictions(model, images), IMAGENET_MEAN)
 
 

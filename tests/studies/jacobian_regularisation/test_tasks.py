@@ -15,8 +15,9 @@ from fmlib.core.data import Split
 from fmlib.core.evaluation import predictions
 from fmlib.core.jacobian import input_gradients
 from fmlib.core.spectra import corner_radius, radius
+from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.results import Results
-from fmlib.pipeline.store import bits, write_bytes
+from fmlib.pipeline.store import bits
 from fmlib.studies.jacobian_regularisation import experiment, tasks
 from fmlib.studies.jacobian_regularisation.analysis import correct
 from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS
