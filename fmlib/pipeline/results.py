@@ -142,22 +142,28 @@ class Results:
 
 #: The file of `ci/faults.py`, which is no benchmark.
 FAULTS = "faults"
+#: File of measurements -> the command that writes it, other than `fmlib bench`.
+COMMANDS = {
+    FAULTS: "python ci/faults.py",
+    "solvers": "fmlib bench --solvers",
+    "shared_masks": "fmlib bench --shared-masks",
+}
 
 
 def benchmarks() -> list[str]:
-    """The names of the files of `fmlib bench`: a device each, and "solvers" for the comparison of solvers."""
+    """The names of the files of `fmlib bench`: a device each, "solvers" and "shared_masks"."""
     return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json") if path.stem != FAULTS)
 
 
 def benchmark(name: str) -> dict[str, Any]:
-    """What `fmlib bench` has measured on a device, of the solvers ("solvers"), or the campaign of faults ("faults").
+    """What `fmlib bench` has measured on a device, of "solvers" or "shared_masks", or the campaign of "faults".
 
     Raises:
         NotComputed: there is no such file.
         FmlibError: it does not match its checksum.
     """
     path = PUBLISHED / "bench" / f"{name}.json"
-    command = {FAULTS: "python ci/faults.py", "solvers": "fmlib bench --solvers"}.get(name, "fmlib bench")
+    command = COMMANDS.get(name, "fmlib bench")
     if not path.exists():
         raise NotComputed(f"{path} is missing: run '{command}'")
     try:
