@@ -9,6 +9,9 @@ BIN := $(ENV)/bin
 book: $(ENV)/ready
 	$(BIN)/fmlib book build --profile $(PROFILE)
 
+# Two processes run the tests, each with one thread: threads of several processes on few cores wait for each other.
+test: export OMP_NUM_THREADS = 1
+test: export OPENBLAS_NUM_THREADS = 1
 test: $(ENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
