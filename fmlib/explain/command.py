@@ -15,9 +15,10 @@ from fmlib.core.device import pick_device
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain import card
 from fmlib.explain.classifier import Classifier
-from fmlib.explain.fourier_mask import SHARED_BATCH, SHARED_STEPS, FourierMask
+from fmlib.explain.fourier_mask import FourierMask
 from fmlib.explain.loading import find_images, load_image, load_model, load_names
-from fmlib.explain.report import ATTACK, DIRECTIONS, HEAT_IMAGES, RADII, measure
+from fmlib.explain.report import ATTACK, DIRECTIONS, HEAT_IMAGES, RADII, SHARED_STEPS, measure
+from fmlib.explain.shared_mask import BATCH
 from fmlib.pipeline.progress import duration
 
 #: Side of the images if neither the user nor the model's publisher says, pixels.
@@ -122,7 +123,7 @@ def _say_time(door: FourierMask, images: Tensor, limit: float | None, say: Calla
     """Say how long the report takes: the masks of the images, the mask of all, and the rest."""
     expected = door.estimate(images)
     count, second = len(images), expected.passes / expected.seconds  # passes in a second
-    parts = [expected.seconds, SHARED_STEPS * min(SHARED_BATCH, count) / second]
+    parts = [expected.seconds, SHARED_STEPS * min(BATCH, count) / second]
     rest = (count * (ATTACK.steps + 1) + min(count, HEAT_IMAGES) * len(RADII) * DIRECTIONS / 3) / second
     seconds = sum(parts if limit is None else (min(part, limit) for part in parts)) + rest
     say(f"{count} images take about {duration(seconds)} on {images.device.type}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,6 +22,8 @@ from fmlib.explain.classifier import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from fmlib.pipeline.plotting import Picture
 
 #: What a file of an explanation holds, beside its description; the history of the fit is not saved.
 TENSORS = ("half", "converged", "epochs", "images", "labels", "index", "centre", "kept", "kept_complement")
@@ -158,9 +161,7 @@ class Explanation:
         Raises:
             FmlibError: there are fewer names than the labels need.
         """
-        from fmlib.explain.figures import examples
-
-        return examples(self, names, rows)
+        return _examples(self, names, rows)
 
 
 def _fits(values: dict[str, Tensor], width: int) -> bool:
@@ -173,3 +174,36 @@ def _fits(values: dict[str, Tensor], width: int) -> bool:
     fits &= all(values[name].shape == images.shape[:1] for name in ("labels", "index", "kept", "kept_complement"))
     fits &= all(values[name].shape == half.shape[:1] for name in ("converged", "epochs"))
     return bool(fits) and len(index) > 0 and int(index.min()) >= 0 and int(index.max()) < len(half)
+
+
+def _examples(found: Explanation, names: Sequence[str] | None, rows: int) -> Picture:
+    """Images, masks, filtered images and complements, as `Explanation.plot` says."""
+    from fmlib.pipeline.plotting import canvas, centred, show
+
+    require(rows >= 1, f"rows must be at least 1, not {rows}")
+    rows = min(rows, len(found.images))
+    needed = int(found.labels[:rows].max()) + 1
+    require(names is None or len(names) >= needed, f"the labels need {needed} names, not {len(names or ())}")
+    figure, axes = canvas((8.2, 2.1 * rows), rows, 4, squeeze=False)
+    masks = centred(found.masks.full()[found.index[:rows]].float().cpu().numpy())
+    filtered, rest = found.filtered[:rows], found.complement[:rows]
+    for row in range(rows):
+        label = int(found.labels[row])
+        title = names[label] if names else f"class {label}"
+        _picture(axes[row, 0], found.images[row], title)
+        mask = masks[row] if masks[row].ndim == 2 else masks[row].mean(0)
+        share = float(found.share[found.index[row]])
+        show(axes[row, 1], mask**0.5, f"mask, mean {share:.4f}", cmap="magma", vmin=0, vmax=1)
+        for column, pixels, kept in ((2, filtered, found.kept), (3, rest, found.kept_complement)):
+            what = "mask applied" if column == 2 else "complement"
+            _picture(axes[row, column], pixels[row], f"{what}: {'kept' if kept[row] else 'lost'}")
+    return figure
+
+
+def _picture(axes, pixels: Tensor, title: str) -> None:  # type: ignore[no-untyped-def]
+    """Draw an image (C, H, W); one that has neither one nor three channels is drawn as their mean."""
+    from fmlib.pipeline.plotting import show
+
+    array = np.clip(pixels.float().cpu().numpy(), 0, 1)
+    plane = array.transpose(1, 2, 0) if len(array) == 3 else array.mean(0)
+    show(axes, plane, title, vmin=0, vmax=1)

@@ -27,6 +27,7 @@ from fmlib.core.minimal_masks import minimal_masks
 from fmlib.core.spectra import apply_mask
 from fmlib.explain.classifier import Classifier
 from fmlib.explain.explanation import Explanation
+from fmlib.explain.shared_mask import RADIUS, shared_masks
 
 #: Solver -> the default weight of the mean of M in its objective, and its default number of steps.
 SOLVERS = {"slp": (0.07, 60), "adam": (0.07, 20_000), "frequency-map": (10.0, 1000)}
@@ -35,7 +36,7 @@ Spec = MinimalMaskSpec | ImageMaskSpec | FrequencyMapSpec | MaskSpec
 MIN_STEPS = 10
 #: Bytes that the intermediate results of a batch may take, and its largest number of images.
 MEMORY, LARGEST_BATCH = 2**30, 64
-#: The schedule of a mask that several images share: Adam's largest rate, images per step, and steps.
+#: Adam's schedule for a mask that several images share: its largest rate, images per step, and steps.
 SHARED_LR, SHARED_BATCH, SHARED_STEPS = 0.05, 16, 240
 
 
@@ -56,9 +57,9 @@ class FourierMask:
     Args:
         model: a module or a function that returns logits, see `Classifier`; or a `Classifier`.
         mean, std, value_range, centre: how the model's inputs are normalised, see `Classifier`.
-        solver: "slp", minimal masks by sequential convex steps (`minimal_masks`); "adam", the authors' schedule
-            (`learn_masks`); or "frequency-map", the maps of Basile et al. (2023), which minimise the cross-entropy
-            itself and have one plane per channel (`FrequencyMaps`).
+        solver: "slp", sequential convex steps (`minimal_masks`, and `shared_masks` for masks that images share);
+            "adam", the authors' schedule (`learn_masks`); or "frequency-map", the maps of Basile et al. (2023), which
+            minimise the cross-entropy itself and have one plane per channel (`FrequencyMaps`).
         penalty: weight of the mean of M in the objective (default: 0.07, and 10 for frequency maps). Since it is the
             mean, the same value suits all sizes and numbers of channels.
         steps: forward and backward passes per image, 60 by default; with "adam" at most that many, 20,000 by default,
@@ -186,8 +187,10 @@ class FourierMask:
         centre = self.classifier.centre.to(pixels)
         options: dict[str, Any] = {"centre": centre, "progress": self.progress}
         if isinstance(spec, MinimalMaskSpec):
-            size = self.batch_size or self._batch_size(pixels, labels)
-            return minimal_masks(self.classifier, pixels, labels, spec, seed=self.seed, batch_size=size, **options)
+            options["batch_size"] = self.batch_size or self._batch_size(pixels, labels)
+            if len(index.unique()) == len(pixels):
+                return minimal_masks(self.classifier, pixels, labels, spec, seed=self.seed, **options)
+            return shared_masks(self.classifier, pixels, labels, index, spec, seed=self.seed or 0, **options)
         options |= {"batch_size": self.batch_size, "seed": self.seed or 0}
         if isinstance(spec, FrequencyMapSpec):
             options["objective"] = FrequencyMaps
@@ -196,7 +199,9 @@ class FourierMask:
     def _spec(self, pixels: Tensor, labels: Tensor, shared: str) -> Spec:
         """The spec of this call, with as many steps as fit into `max_seconds`."""
         spec = self._image_spec(pixels)
-        if shared != "none":
+        if shared != "none" and isinstance(spec, MinimalMaskSpec):
+            spec = replace(spec, radius=RADIUS)
+        elif shared != "none":
             largest = len(pixels) if shared == "all" else int(labels.unique(return_counts=True)[1].max())
             epochs = max(SHARED_STEPS // math.ceil(largest / SHARED_BATCH), 1)
             spec = MaskSpec(penalty=self.penalty, lr=SHARED_LR, batch=SHARED_BATCH, epochs=epochs)

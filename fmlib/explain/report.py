@@ -40,6 +40,8 @@ RADII, DIRECTIONS, HEAT_IMAGES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0), 4, 
 NOISE = 0.07
 #: The attack: two gray levels of 256.
 ATTACK = AttackSpec(epsilon=2 / 255, step=0.5 / 255, steps=10)
+#: Steps of the mask of all images.
+SHARED_STEPS = 60
 SEED = 0
 
 
@@ -130,7 +132,9 @@ def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = l
     say(f"masks of {len(pixels)} images")
     found = door.fit(images, labels)
     say("one mask for all images")
-    shared = FourierMask(classifier, penalty=0.2, max_seconds=door.max_seconds, progress=door.progress)
+    shared = FourierMask(
+        classifier, penalty=0.2, steps=SHARED_STEPS, max_seconds=door.max_seconds, progress=door.progress
+    )
     dataset = shared.fit(images, labels, shared="all")
     with frozen(classifier):
         say("controls")

@@ -1,15 +1,7 @@
-"""Masks that many images share: Adam, as everywhere in the book, compared with sequential convex steps.
-
-A dataset mask or a class mask M minimises J(M) = mean_i g(d_i(M)) + penalty * a(M), as in `core.masks`. A step takes
-the next images in a random order. For each of them one pass gives d_i and its gradient q_i at the present mask, that is
-the linear model d_i(M') = d_i(M) + q_i . (M' - M), which is kept until the image comes again. The next mask minimises J
-with all these models in the place of the network, within the reach of the step: a convex problem, which L-BFGS-B solves
-approximately. As for minimal masks of images, the reach of an entry falls with the amplitude of the images.
-"""
+"""Masks that many images share: Adam, as everywhere in the book, compared with sequential convex steps."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,25 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fmlib.core.config import ImageSpec, MaskSpec, spec_dict
-from fmlib.core.device import frozen, full_precision, generator, keep_freed_memory
+from fmlib.core.config import ImageSpec, MaskSpec, MinimalMaskSpec, spec_dict
+from fmlib.core.device import keep_freed_memory
 from fmlib.core.masks import clipped_exp_square, learn_masks
-from fmlib.core.minimal_masks import EXPONENT, FACTORS
-from fmlib.core.spectra import apply_mask, column_weights, filter_spectrum, l1_share
+from fmlib.core.spectra import apply_mask, l1_share
+from fmlib.explain.shared_mask import BATCH, RADIUS, shared_masks
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.what_it_costs.benchmark import provenance
 from fmlib.studies.what_it_costs.solvers import Problem, published_network
 
-#: Steps, images per step, and iterations of L-BFGS-B in each.
-STEPS, BATCH, ITERATIONS = 60, 256, 10
-#: The reach of the first step, for an entry of mean amplitude, and its share that is left in the last one.
-RADIUS, DECAY = 0.1, 0.1
+#: Steps of sequential masks, and iterations of L-BFGS-B in each: enough for images of 64 pixels.
+STEPS, ITERATIONS = 60, 10
 #: Images that go through the network together.
 CHUNK = 64
 #: The passes that sequential steps take are given to Adam too, with a learning rate that is better for so few.
@@ -46,63 +35,11 @@ SEEDS = (0, 1)
 
 
 def sequential_mask(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
-    """One mask (H, W // 2 + 1) for all images of a problem, by the method of the module's docstring."""
-    images, count, size = problem.images, len(problem.images), problem.images.shape[-2:]
-    weights = (column_weights(size[1], images.device) / math.prod(size)).expand(size[0], -1).flatten()
-    amplitude = torch.fft.rfft2(images - problem.centre).abs().square().mean((0, 1)).sqrt().flatten()
-    factors = (amplitude.mean() / amplitude.clamp_min(1e-12)).pow(EXPONENT).clamp(*FACTORS).cpu()
-    slopes, offsets = torch.zeros(count, len(weights)), torch.zeros(count)
-    seen = torch.zeros(count, dtype=torch.bool)
-    rng, order = generator(seed, "order of a shared mask"), torch.empty(0, dtype=torch.long)
-    mask = torch.ones(len(weights))
-    with frozen(problem.model), full_precision(), torch.enable_grad():
-        reference = _losses(problem, images, problem.targets)
-        for step in range(STEPS):
-            while len(order) < min(BATCH, count):
-                order = torch.cat((order, torch.randperm(count, generator=rng)))
-            chosen, order = order[:BATCH].unique(), order[BATCH:]
-            change, slope = _linear_models(problem, chosen, reference, mask)
-            slopes[chosen], offsets[chosen], seen[chosen] = slope, change - slope @ mask, True
-            reach = RADIUS * DECAY ** (step / (STEPS - 1)) * factors
-            mask = _next_mask(slopes[seen], offsets[seen], mask, reach, weights.cpu(), spec)
-    return mask.view(size[0], -1).to(images.device)
-
-
-def _losses(problem: Problem, images: Tensor, targets: Tensor) -> Tensor:
-    """The cross-entropy of each image, (N,)."""
-    with torch.no_grad():
-        parts = zip(images.split(CHUNK), targets.split(CHUNK), strict=True)
-        return torch.cat([cross_entropy(problem.model(x), y, reduction="none") for x, y in parts])
-
-
-def _linear_models(problem: Problem, chosen: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the chosen images (B,): the changes d of their losses under the mask, (B,), and the gradients, (B, F)."""
-    changes, slopes, size = [], [], problem.images.shape[-2:]
-    for part in chosen.to(problem.images.device).split(CHUNK):
-        spectrum = torch.fft.rfft2(problem.images[part] - problem.centre)
-        leaf = mask.to(spectrum.device).expand(len(part), -1).clone().requires_grad_()
-        filtered = problem.centre + filter_spectrum(spectrum, leaf.unflatten(1, (size[0], -1)), size)
-        logits = problem.model(filtered.contiguous(memory_format=torch.channels_last))
-        change = cross_entropy(logits, problem.targets[part], reduction="none") - reference[part]
-        slopes.append(torch.autograd.grad(change.sum(), leaf)[0].cpu())
-        changes.append(change.detach().cpu())
-    return torch.cat(changes), torch.cat(slopes)
-
-
-def _next_mask(slopes: Tensor, offsets: Tensor, mask: Tensor, reach: Tensor, weights: Tensor, spec: MaskSpec) -> Tensor:
-    """The mask within reach with the lowest objective if d_i = offset_i + slope_i . M, all on the CPU."""
-
-    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-        leaf = torch.from_numpy(point).float().requires_grad_()
-        cost = clipped_exp_square(offsets + slopes @ leaf, spec.clip).mean() + spec.penalty * (weights @ leaf)
-        (grad,) = torch.autograd.grad(cost, leaf)
-        return float(cost.detach()), grad.double().numpy()
-
-    bounds = torch.stack(((mask - reach).clamp_min(0), (mask + reach).clamp_max(1)), 1).numpy()
-    options = {"maxiter": ITERATIONS, "gtol": 0, "ftol": 0}  # a step ends after its iterations and not before
-    start = mask.double().numpy()
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return torch.from_numpy(found.x).float()
+    """One mask (H, W // 2 + 1) for all images of a problem, by `explain.shared_mask.shared_masks`."""
+    index = torch.zeros_like(problem.targets)
+    steps = MinimalMaskSpec(penalty=spec.penalty, clip=spec.clip, steps=STEPS, radius=RADIUS)
+    options: dict[str, Any] = {"seed": seed, "centre": problem.centre, "iterations": ITERATIONS, "progress": False}
+    return shared_masks(problem.model, problem.images, problem.targets, index, steps, **options).half[0]
 
 
 def adam_mask(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
@@ -112,10 +49,17 @@ def adam_mask(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
     return learn_masks(problem.model, problem.images, problem.targets, index, spec, **options).half[0]
 
 
+def _losses(problem: Problem, images: Tensor) -> Tensor:
+    """The cross-entropy of each image, (N,)."""
+    with torch.no_grad():
+        parts = zip(images.split(CHUNK), problem.targets.split(CHUNK), strict=True)
+        return torch.cat([cross_entropy(problem.model(x), y, reduction="none") for x, y in parts])
+
+
 def mask_score(problem: Problem, half: Tensor, spec: MaskSpec) -> dict[str, float]:
     """Excess J - 1 of a shared mask, its L1 share and non-zero share, and the accuracy with it minus without it."""
     filtered = apply_mask(problem.images, half, problem.centre)
-    change = _losses(problem, filtered, problem.targets) - _losses(problem, problem.images, problem.targets)
+    change = _losses(problem, filtered) - _losses(problem, problem.images)
     share = float(l1_share(half[None], problem.images.shape[-1])[0])
     correct = [_correct(problem.model, images, problem.targets) for images in (filtered, problem.images)]
     return {
