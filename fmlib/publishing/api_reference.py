@@ -12,6 +12,7 @@ import fmlib
 #: The modules on the page, below `fmlib`: the library first, then how results are computed, published and shown.
 MODULES = (
     "explain.fourier_mask", "explain.classifier", "explain.explanation", "explain.loading", "explain.report",
+    "explain.shared_mask",
     "explain.card",
     "core.config", "core.errors", "core.checks", "core.device", "core.data", "core.synthetic", "core.models",
     "core.augment", "core.training", "core.evaluation", "core.attacks", "core.spectra", "core.masks",

@@ -99,7 +99,7 @@ def test_shared_masks(shared, count, solver, make_network, make_images):
     assert found.filtered.shape == found.images.shape
     assert (
         found.about["spec"]["type"]
-        == (MaskSpec if shared != "none" else MinimalMaskSpec if solver == "slp" else ImageMaskSpec).__name__
+        == (MinimalMaskSpec if solver == "slp" else MaskSpec if shared != "none" else ImageMaskSpec).__name__
     )
 
 

@@ -1,4 +1,4 @@
-"""Masks that many images share: the convex step against its optimality conditions, masks against Adam's, and rows."""
+"""Masks that many images share: sequential convex steps against Adam, and the rows of their comparison."""
 
 import json
 from dataclasses import replace
@@ -8,6 +8,7 @@ import torch
 
 from fmlib.cli import main
 from fmlib.core.config import MaskSpec
+from fmlib.explain import shared_mask
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.what_it_costs import shared_masks
 from fmlib.studies.what_it_costs.solvers import Problem
@@ -24,25 +25,8 @@ def problem(trained, synthetic):
 @pytest.fixture
 def few_steps(monkeypatch):
     monkeypatch.setattr(shared_masks, "BATCH", 16)
+    monkeypatch.setattr(shared_mask, "BATCH", 16)
     monkeypatch.setattr(shared_masks, "STEPS", 40)
-
-
-def test_the_next_mask_meets_the_optimality_conditions(monkeypatch):
-    monkeypatch.setattr(shared_masks, "ITERATIONS", 500)
-    rng = torch.Generator().manual_seed(0)
-    slopes, offsets = 0.3 * torch.randn(30, 12, generator=rng), 0.1 * torch.randn(30, generator=rng)
-    mask, reach, weights = torch.rand(12, generator=rng), torch.full((12,), 0.3), torch.full((12,), 1 / 12)
-    found = shared_masks._next_mask(slopes, offsets, mask, reach, weights, SPEC)
-    low, high = (mask - reach).clamp_min(0), (mask + reach).clamp_max(1)
-    assert bool(((found >= low - 1e-6) & (found <= high + 1e-6)).all())
-    change = offsets + slopes @ found
-    assert change.abs().max() < SPEC.clip
-    grad = (2 * change * torch.exp(change**2)) @ slopes / 30 + SPEC.penalty * weights
-    inside = (found > low + 1e-5) & (found < high - 1e-5)
-    assert inside.any()
-    assert grad[inside].abs().max() < 1e-3
-    assert (grad[found <= low + 1e-5] > -1e-3).all()
-    assert (grad[found >= high - 1e-5] < 1e-3).all()
 
 
 def test_a_shared_mask_is_as_good_as_that_of_adam(problem, few_steps):
