@@ -134,11 +134,11 @@ def shared_masks_table(measured: dict[str, Any]) -> pd.DataFrame:
     """
     rows = {}
     for row in measured["rows"]:
-        low, high = (1e3 * bound for bound in row["excess_range"])
+        excess = [f"{1e3 * value:#.3g}".rstrip(".") for value in (row["excess"], *row["excess_range"])]
         rows[SHARED_CASES[row["case"]], SHARED_SOLVERS[row["solver"]]] = {
             "passes (thousands)": f"{row['passes'] / 1e3:.3g}",
             "seconds": _ranged(row["seconds"], row["seconds_range"]),
-            f"excess{PER_MILLE}": f"{1e3 * row['excess']:#.3g} ({low:#.3g} to {high:#.3g})",
+            f"excess{PER_MILLE}": f"{excess[0]} ({excess[1]} to {excess[2]})",
             "L1 share": f"{row['l1_share']:.3f}",
             "non-zero": f"{row['nonzero_share']:.1%}",
             "accuracy (points)": f"{100 * row['accuracy_change']:+.1f}".replace("-", "\N{MINUS SIGN}"),
@@ -149,17 +149,17 @@ def shared_masks_table(measured: dict[str, Any]) -> pd.DataFrame:
 def shared_masks_numbers(measured: dict[str, Any]) -> dict[str, str]:
     """For prose, of each case: how sequential steps compare with Adam on its whole schedule and in as few passes.
 
-    `passes.<case>`, how many times fewer; `speed.<case>`, how many times faster; `excess.<case>` and `short.<case>`,
-    the ratio of the excesses to Adam's, on its whole schedule and in as few passes.
+    Ratios to Adam's whole schedule: `fewer.<case>` of the passes, `time.<case>` of the seconds, `excess.<case>` of the
+    excesses; and `short.<case>` of the excesses to Adam's in as few passes. `seeds.<case>`, the number of seeds.
     """
     rows = {(row["case"], row["solver"]): row for row in measured["rows"]}
     found = {"device": measured["device"], "date": measured["date"]}
     for case in SHARED_CASES:
         adam, short, ours = (rows[case, solver] for solver in SHARED_SOLVERS)
-        found |= {f"passes.{case}": f"{adam['passes'] / ours['passes']:.1f}", f"seeds.{case}": f"{ours['seeds']}"}
-        found |= {f"speed.{case}": f"{adam['seconds'] / ours['seconds']:.1f}"}
-        found |= {f"excess.{case}": f"{ours['excess'] / adam['excess']:.3f}"}
-        found |= {f"short.{case}": f"{ours['excess'] / short['excess']:.3f}"}
+        found |= {f"fewer.{case}": f"{ours['passes'] / adam['passes']:.0%}", f"seeds.{case}": f"{ours['seeds']}"}
+        found |= {f"time.{case}": f"{ours['seconds'] / adam['seconds']:.0%}"}
+        found |= {f"excess.{case}": f"{ours['excess'] / adam['excess']:.2f}"}
+        found |= {f"short.{case}": f"{ours['excess'] / short['excess']:.2f}"}
     return found
 
 

@@ -10,7 +10,7 @@ from fmlib.cli import main
 from fmlib.core.config import MaskSpec
 from fmlib.explain import shared_mask
 from fmlib.studies.shared.profiles import PROFILES
-from fmlib.studies.what_it_costs import shared_masks
+from fmlib.studies.what_it_costs import analysis, shared_masks
 from fmlib.studies.what_it_costs.solvers import Problem
 
 SPEC = MaskSpec(penalty=0.2, lr=0.02, batch=16, epochs=30, beta2=0.99)
@@ -63,6 +63,26 @@ def test_every_case_and_solver_has_its_row(problem, few_steps, monkeypatch):
     row = found["class-64-N", "sequential"]
     assert row["excess_range"][0] <= row["excess"] <= row["excess_range"][1]
     assert json.dumps(measured)
+
+
+def test_table_and_numbers_compare_the_solvers_of_each_case():
+    base = {"masks": 1, "seeds": 2, "l1_share": 0.5, "nonzero_share": 0.25, "accuracy_change": -0.01}
+    base |= {"seconds_range": [1.0, 3.0], "excess_range": [0.1, 0.3]}
+    rows = [
+        base | {"case": case, "solver": solver, "passes": 1000.0 * place, "seconds": 2.0 * place, "excess": 0.2 / place}
+        for case in analysis.SHARED_CASES
+        for place, solver in enumerate(analysis.SHARED_SOLVERS, 1)
+    ]
+    measured = {"device": "cpu", "date": "today", "rows": rows}
+    table = analysis.shared_masks_table(measured)
+    assert table.shape == (9, 6)
+    first = table.loc[("dataset mask of N", "Adam")]
+    assert first["excess" + analysis.PER_MILLE] == "200 (100 to 300)"
+    assert first["accuracy (points)"] == "\N{MINUS SIGN}1.0"
+    numbers = analysis.shared_masks_numbers(measured)
+    assert numbers["fewer.class-64-N"] == numbers["time.class-64-N"] == "300%"
+    assert numbers["excess.class-64-N"] == "0.33"
+    assert numbers["short.class-64-N"] == "0.67"
 
 
 def test_two_comparisons_at_once_are_refused(capsys):
