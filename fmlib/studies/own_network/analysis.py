@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 
 from fmlib.pipeline.results import Results
 
 
-def report_table(results: Results) -> pd.DataFrame:
+def report_table(results: Results) -> HTML:
+    """`report_rows` as HTML, whose sentences are not cut."""
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(report_rows(results).to_html(border=0))
+
+
+def report_rows(results: Results) -> pd.DataFrame:
     """One row per number of the report: its value and its control with 95% intervals, and how to read it."""
     table = results.table("own_network")
     rows = {

@@ -51,7 +51,7 @@ def test_a_report_is_stored_with_its_rows_curves_and_masks(opened):
 
 
 def test_the_table_prints_value_control_and_their_intervals(opened):
-    table = analysis.report_table(opened)
+    table = analysis.report_rows(opened)
     row = opened.table("own_network").iloc[2]
     assert table.loc[row["name"], "value"] == f"{row['value']:.1f}% ({row['low']:.1f} to {row['high']:.1f})"
     assert table.loc[row["name"], "compared with"] == row["against"]
@@ -61,11 +61,17 @@ def test_the_table_prints_value_control_and_their_intervals(opened):
     assert table.loc[second["name"], "control"] == f"{second['control_value']:.1f}%"  # exact: no interval
 
 
+def test_the_sentences_of_the_table_are_whole(opened):
+    shown = analysis.report_table(opened).data
+    assert all(reading in shown for reading in opened.table("own_network")["reading"] if "'" not in reading)
+    assert "..." not in shown
+
+
 def test_numbers_are_those_of_the_table(opened):
     found = analysis.numbers(opened)
     assert found["images"] == "12"
     assert found["size"] == "16"
-    assert found["value.3"] == analysis.report_table(opened)["value"].iloc[3]
+    assert found["value.3"] == analysis.report_rows(opened)["value"].iloc[3]
 
 
 def test_the_figure_shows_the_mask_and_its_curves(opened):
