@@ -45,7 +45,8 @@ from fmlib.pipeline.claims import Claim, Rule
 from fmlib.pipeline.disk.files import signed_json, write_bytes
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Task, arrays_to_bytes, csv
-from fmlib.publishing import build, playground
+from fmlib.publishing import build
+from fmlib.publishing.playground import book
 from fmlib.studies import registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -804,9 +805,9 @@ def damaged_publications(campaign: Campaign) -> Iterator[Fault]:
 def damaged_playground(campaign: Campaign) -> Iterator[Fault]:
     """a damaged file of the playground, when the book is built"""
     folder = campaign.place().root
-    playground.figure_scheme = lambda *_: SimpleNamespace(_repr_png_=bytes)  # the preview is not looked at
-    made = playground.files(results.Results.open(build.PUBLISHED / build.SHOWN))
-    playground.files = lambda _: made
+    book.figure_scheme = lambda *_: SimpleNamespace(_repr_png_=bytes)  # the preview is not looked at
+    made = book.files(results.Results.open(build.PUBLISHED / build.SHOWN))
+    build.files = lambda _: made
     names = [name for name in made if name != "preview.png"]
     for name in names:
         write_bytes(folder / name, made[name])

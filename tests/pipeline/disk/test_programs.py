@@ -57,7 +57,7 @@ MODELS = {
 def test_ordinary_programs_are_read(tmp_path, name):
     saved(tmp_path / "model.pt2", MODELS[name])
     images = torch.rand(3, 3, 16, 16)
-    torch.testing.assert_close(load_program(tmp_path / "model.pt2")(images), MODELS[name](images))
+    torch.testing.assert_close(load_program(tmp_path / "model.pt2").module()(images), MODELS[name](images))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_guards_are_dropped(tmp_path, members):
     with zipfile.ZipFile(tmp_path / "model.pt2", "w") as file:
         for name, content in parts.items():
             file.writestr(name, content)
-    assert load_program(tmp_path / "model.pt2")(torch.rand(2, 3, 16, 16)).shape == (2, 4)
+    assert load_program(tmp_path / "model.pt2").module()(torch.rand(2, 3, 16, 16)).shape == (2, 4)
 
 
 @pytest.mark.parametrize(
