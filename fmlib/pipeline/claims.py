@@ -8,7 +8,7 @@ A study's `claims.toml` holds one `[[claim]]` table per claim:
     statement       the sentence
     published       the printed number, if there is one
     unit, n         unit of the value, and what its n counts, such as "images" or "networks"
-    figure          anchor of the figure, table or section that shows it
+    figure          anchor of the figure, table or section that shows it; on another page, "page.html#anchor"
     requires        what it takes to test it: "photographs" (default), "any data", "paper scale" or "people"
     by_construction why it cannot fail, for claims that hold by construction
     experiments     names of the experiments whose published files the measure reads

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from fmlib.core.config import SyntheticSpec
 from fmlib.core.device import pick_device
 from fmlib.core.errors import require
 from fmlib.pipeline.claims import BY_CONSTRUCTION, count_verdicts
-from fmlib.pipeline.formatting import readable
+from fmlib.pipeline.formatting import readable, with_unit
 from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.publishing.provenance import FINDINGS
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
 
@@ -119,15 +122,79 @@ def glue_claims(results: Results, *families: str, prefix: str = "") -> None:
             glue(**{prefix + row["id"] + suffix: text for suffix, text in texts.items()})
 
 
-def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
+def findings(results: Results, *identities: str, larger: Results | None = None) -> HTML:
+    """Cards of claims: the sentence, our value with interval and n, the published value, and the verdict.
+
+    Args:
+        identities: ids of claims, such as "F4.A.low_shift".
+        larger: results at another profile, whose values are shown too where they are computed.
+
+    Raises:
+        FmlibError: a claim is unknown.
+    """
+    cards = [_card(results.claim(identity), larger) for identity in identities]
+    return HTML(f"{_style()}{FINDINGS}{''.join(cards)}</div>")
+
+
+def _card(row: dict[str, Any], larger: Results | None) -> str:
+    """One claim, as HTML."""
+    text = readable(row)
+    lines = [f"{row['id']}{_reference(row)}"]
+    if row["published"] is not None:
+        lines.insert(0, f"Published: {with_unit(text['published'], row['unit'])}")
+    if larger is not None and (there := larger.claim(row["id"]))["value"] is not None:
+        cells = readable(there)
+        lines.insert(0, f"At profile {larger.profile}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
+    value = "" if row["value"] is None else f'<span class="measured">{text["measured"]}</span>, {text["n"]} '
+    return (
+        f'<div class="finding verdict {_slug(row)}"><p>{row["statement"]}</p><p>{value}{_badge(row)}</p>'
+        f'<p class="details">{"<br>".join(lines)}</p></div>'
+    )
+
+
+def _badge(row: dict[str, Any]) -> str:
+    """A verdict in colour and words, as HTML."""
+    return f'<span class="verdict {_slug(row)}">{row["verdict"]}</span>'
+
+
+def _slug(row: dict[str, Any]) -> str:
+    """The class of a verdict in `findings.css`."""
+    return row["verdict"].replace(" ", "-")
+
+
+@cache
+def _style() -> str:
+    """The style of findings and claims, for every place that shows outputs."""
+    return f"<style>{files('fmlib.publishing').joinpath('findings.css').read_text()}</style>"
+
+
+def numbers(values: dict[str, str]) -> HTML:
+    """A table of numbers that the text speaks of, each already formatted, under its description."""
+    return _as_html({"quantity": list(values), "value": list(values.values())})
+
+
+def claims_table(results: Results, chapter: str, key: Sequence[str] = (), linked: bool = False) -> HTML:
     """The claims of one chapter: statement and rule, source, published and measured value, n, verdict.
 
     Args:
-        chapter: the name of the notebook.
+        chapter: the name of the study.
+        key: ids of claims that are shown; all others are folded below them. If empty, all are shown.
         linked: whether each id links to the figure or section that shows the claim, and the statement ends with its
             reference.
+
+    Raises:
+        FmlibError: a claim in `key` is unknown.
     """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
+    if not key:
+        return HTML(_style() + _claims(rows, linked))
+    shown = _claims([results.claim(identity) for identity in key], linked)
+    folded = f"<summary>All {len(rows)} claims of this chapter</summary>{_claims(rows, linked)}"
+    return HTML(f'{_style()}{shown}<details class="claims">{folded}</details>')
+
+
+def _claims(rows: list[dict[str, Any]], linked: bool) -> str:
+    """A table of claims, as HTML."""
     cells = [readable(row) for row in rows]
     return _as_html(
         {
@@ -137,9 +204,9 @@ def claims_table(results: Results, chapter: str, linked: bool = False) -> HTML:
             "published": [cell["published"] for cell in cells],
             "measured": [cell["measured"] for cell in cells],
             "n": [cell["n"] for cell in cells],
-            "verdict": [cell["verdict"] for cell in cells],
+            "verdict": [_badge(row) for row in rows],
         }
-    )
+    ).data
 
 
 def scales_table(results: Results, larger: Results) -> HTML:
@@ -188,7 +255,8 @@ def _reference(row: dict[str, Any]) -> str:
 
 def _linked(row: dict[str, Any]) -> str:
     """A claim's id, as a link to the figure or section that shows the claim."""
-    return f'<a href="{row["chapter"]}.html#{row["figure"]}">{row["id"]}</a>'
+    page, _, anchor = row["figure"].rpartition("#")
+    return f'<a href="{page or row["chapter"] + ".html"}#{anchor}">{row["id"]}</a>'
 
 
 def _as_html(columns: dict[str, list[str]]) -> HTML:

@@ -25,6 +25,9 @@ from fmlib.publishing import status
 #: The kinds of output in which `record` keeps what the kernel runs on, and which files a cell read.
 ENVIRONMENT, FILES = "application/vnd.fmlib.environment+json", "application/vnd.fmlib.files+json"
 
+#: What the HTML of findings contains.
+FINDINGS = '<div class="findings">'
+
 #: The prefix of the kind of output that names a number for prose.
 GLUED = "application/papermill.record/"
 
@@ -66,9 +69,10 @@ def read_record(cell: NotebookNode, kind: str) -> Any:
 
 
 def shows(cell: NotebookNode) -> bool:
-    """Whether a cell shows a figure or a table."""
+    """Whether a cell shows a figure, a table or findings."""
     bundles = [output.get("data", {}) for output in cell.get("outputs", [])]
-    return any("image/png" in data or "<table" in data.get("text/html", "") for data in bundles)
+    pages = [data.get("text/html", "") for data in bundles]
+    return any("image/png" in data for data in bundles) or any("<table" in page or FINDINGS in page for page in pages)
 
 
 def glues(cell: NotebookNode) -> bool:
