@@ -32,8 +32,8 @@ SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
 
 HEAD = """# Reference of the library
 
-The functions and classes that you can call from your own code, one section per module. The functions that measure
-claims, draw figures or run commands are left out. `fmlib book publish` writes this page from the docstrings.
+The functions and classes that you can call from your own code, one page per module. The functions that measure
+claims, draw figures or run commands are left out. `fmlib book publish` writes these pages from the docstrings.
 """
 
 Public = ast.FunctionDef | ast.ClassDef
@@ -49,25 +49,42 @@ def source(module: str) -> str:
     return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text()
 
 
-def page() -> str:
-    """The page as MyST: the names of `fmlib` itself, then one section per module with an entry for each public name."""
-    parts = [HEAD, _exported()]
-    for module in MODULES:
-        text = source(module)
-        tree = ast.parse(text)
-        parts.append(f"## fmlib.{module}\n\n{_prose(tree)}")
-        for node in public(tree.body):
-            parts.append(f"### {node.name}\n\n{_entry(node, text.splitlines())}")
-            for method in public(node.body) if isinstance(node, ast.ClassDef) else []:
-                parts.append(f"#### {node.name}.{method.name}\n\n{_entry(method, text.splitlines())}")
+def pages() -> dict[str, str]:
+    """The pages as MyST, by their paths in the book: one of `fmlib` and its modules, and one for each module."""
+    trees = {module: ast.parse(source(module)) for module in MODULES}
+    index = "\n\n".join(part.strip() for part in (HEAD, _exported(), _modules(trees)))
+    return {"reference.md": f"{index}\n"} | {_path(module): _page(module, tree) for module, tree in trees.items()}
+
+
+def _path(module: str) -> str:
+    """The path of a module's page in the book."""
+    return f"reference/{module}.md"
+
+
+def _page(module: str, tree: ast.Module) -> str:
+    """The page of a module: its docstring, then an entry for each public name."""
+    lines = source(module).splitlines()
+    parts = [f"# fmlib.{module}", _prose(tree)]
+    for node in public(tree.body):
+        parts.append(f"## {node.name}\n\n{_entry(node, lines)}")
+        for method in public(node.body) if isinstance(node, ast.ClassDef) else []:
+            parts.append(f"### {node.name}.{method.name}\n\n{_entry(method, lines)}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _exported() -> str:
-    """The docstring of `fmlib`, and the names that it exports, each with the module of its entry."""
-    rows = "\n".join(f"| `{name}` | {getattr(fmlib, name).__module__} |" for name in fmlib.__all__)
+    """The docstring of `fmlib`, and the names that it exports, each with a link to its module."""
+    places = {name: getattr(fmlib, name).__module__.removeprefix("fmlib.") for name in fmlib.__all__}
+    rows = "\n".join(f"| `{name}` | [fmlib.{place}]({_path(place)}) |" for name, place in places.items())
     docstring = _prose(ast.parse(Path(str(fmlib.__file__)).read_text()))
     return f"## fmlib\n\n{docstring}\n\n| name | module |\n|---|---|\n{rows}"
+
+
+def _modules(trees: dict[str, ast.Module]) -> str:
+    """The table of modules: a link to each, and the first line of its docstring."""
+    heads = {module: (ast.get_docstring(tree) or "").partition("\n")[0] for module, tree in trees.items()}
+    rows = "\n".join(f"| [fmlib.{module}]({_path(module)}) | {_escaped(head)} |" for module, head in heads.items())
+    return f"## Modules\n\n| module | what it holds |\n|---|---|\n{rows}"
 
 
 def _entry(node: Public, lines: list[str]) -> str:

@@ -209,7 +209,9 @@ def publish() -> None:
         published.verify(skip=["claims.json"])
         evaluate_claims(published, registry.all_claims())
     results = Results.open(PUBLISHED / SHOWN)
-    write_bytes(BOOK / "reference.md", api_reference.page().encode())
+    shutil.rmtree(BOOK / "reference", ignore_errors=True)
+    for name, text in api_reference.pages().items():
+        write_bytes(BOOK / name, text.encode())
     page = ROOT / "README.md"
     write_bytes(page, readme(page.read_text(), results).encode())
     write_bytes(BOOK / "_static" / "masks.png", picture(results))
