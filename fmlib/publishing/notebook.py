@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -122,22 +122,25 @@ def glue_claims(results: Results, *families: str, prefix: str = "") -> None:
             glue(**{prefix + row["id"] + suffix: text for suffix, text in texts.items()})
 
 
-def findings(results: Results, *identities: str, larger: Results | None = None) -> HTML:
+def findings(
+    results: Results, *identities: str, larger: Results | None = None, above: Mapping[str, str] | None = None
+) -> HTML:
     """Cards of claims: the sentence, our value with interval and n, the published value, and the verdict.
 
     Args:
         identities: ids of claims, such as "F4.A.low_shift".
         larger: results at another profile, whose values are shown too where they are computed.
+        above: claim id -> HTML that begins its card.
 
     Raises:
         FmlibError: a claim is unknown.
     """
-    cards = [_card(results.claim(identity), larger) for identity in identities]
+    cards = [_card(results.claim(identity), larger, (above or {}).get(identity, "")) for identity in identities]
     return HTML(f"{_style()}{FINDINGS}{''.join(cards)}</div>")
 
 
-def _card(row: dict[str, Any], larger: Results | None) -> str:
-    """One claim, as HTML."""
+def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:
+    """One claim, as HTML, below other HTML."""
     text = readable(row)
     lines = [f"{row['id']}{_reference(row)}"]
     if row["published"] is not None:
@@ -147,7 +150,7 @@ def _card(row: dict[str, Any], larger: Results | None) -> str:
         lines.insert(0, f"At profile {larger.profile}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
     value = "" if row["value"] is None else f'<span class="measured">{text["measured"]}</span>, {text["n"]} '
     return (
-        f'<div class="finding verdict {_slug(row)}"><p>{row["statement"]}</p><p>{value}{_badge(row)}</p>'
+        f'<div class="finding verdict {_slug(row)}">{above}<p>{row["statement"]}</p><p>{value}{_badge(row)}</p>'
         f'<p class="details">{"<br>".join(lines)}</p></div>'
     )
 
