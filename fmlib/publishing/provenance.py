@@ -72,7 +72,8 @@ def shows(cell: NotebookNode) -> bool:
     """Whether a cell shows a figure, a table or findings."""
     bundles = [output.get("data", {}) for output in cell.get("outputs", [])]
     pages = [data.get("text/html", "") for data in bundles]
-    return any("image/png" in data for data in bundles) or any("<table" in page or FINDINGS in page for page in pages)
+    marks = ("<table", "<img", FINDINGS)
+    return any("image/png" in data for data in bundles) or any(mark in page for page in pages for mark in marks)
 
 
 def glues(cell: NotebookNode) -> bool:

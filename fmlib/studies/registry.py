@@ -23,6 +23,7 @@ from fmlib.pipeline.store import Store, Task
 from fmlib.studies.shared.setup import Setup
 
 STUDIES = [
+    "primer",
     "harmonic_distortion",
     "dataset_masks",
     "image_masks",
