@@ -19,7 +19,7 @@ from IPython.display import HTML, Code
 from fmlib.core.config import SyntheticSpec
 from fmlib.core.device import pick_device
 from fmlib.core.errors import require
-from fmlib.pipeline.claims import BY_CONSTRUCTION, count_verdicts
+from fmlib.pipeline.claims import BY_CONSTRUCTION, VERDICTS, count_verdicts
 from fmlib.pipeline.formatting import readable, with_unit
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.publishing.provenance import FINDINGS
@@ -304,6 +304,16 @@ def verdicts(results: Results, source: str) -> dict[str, int]:
 def verdict_words(results: Results, source: str) -> str:
     """Counts of verdicts as words, such as "31 reproduced, 9 not reproduced"."""
     return ", ".join(f"{count} {verdict}" for verdict, count in verdicts(results, source).items()) or "none"
+
+
+def verdicts_table(results: Results) -> HTML:
+    """How many claims of the papers, and how many controls of ours, have each verdict."""
+    papers, controls = (verdicts(results, source) for source in ("paper", "control"))
+    found = [verdict for verdict in VERDICTS if verdict in papers | controls]
+    columns = {"verdict": [_badge({"verdict": verdict}) for verdict in found]}
+    columns["claims of the papers"] = [f"{papers.get(verdict, 0):,}" for verdict in found]
+    columns["controls of ours"] = [f"{controls.get(verdict, 0):,}" for verdict in found]
+    return HTML(_style() + _as_html(columns).data)
 
 
 def glue_verdicts(results: Results) -> None:
