@@ -20,6 +20,7 @@ from fmlib.core.errors import require
 from fmlib.pipeline.claims import BY_CONSTRUCTION, count_verdicts
 from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.publishing.ledger import ledger as ledger
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
 
