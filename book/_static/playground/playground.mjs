@@ -280,7 +280,7 @@ async function learn() {
   const show = (found) => {
     if (learning !== solution) return;
     state.half = Float32Array.from(found.half);
-    state.name = `learned: ${network}, ${title.split(",")[0]}`;
+    state.name = `learned, ${network}, ${title.split(",")[0]}`;
     Object.assign(latestResult, { filtered: found.filtered, masked: found.masked });
     for (const { share, change } of found.curve) {
       curves[0].values.push(share);
@@ -427,7 +427,7 @@ function listen() {
   press("all", () => setMask(ones(), ALL));
   press("none", () => setMask(ones().fill(0), "no frequencies"));
   press("invert", () => setMask(state.half.map((value) => 1 - value), inverse(state.name)));
-  const titled = () => `dataset mask: ${learned().title}`;
+  const titled = () => `dataset mask, ${learned().title}`;
   press("apply", () => setMask(learned().half, titled()));
   press("apply-complement", () => setMask(complement(learned().half), `complement of the ${titled()}`));
   press("learn", learn);
