@@ -79,12 +79,12 @@ function drawSummary(unmasked, masked) {
   const { networks, classes } = state.dataset;
   const top = (probabilities) => {
     const most = Math.max(...probabilities);
-    return `${escaped(classes[probabilities.indexOf(most)])} ${percent(most)}%`;
+    return `${escaped(classes[probabilities.indexOf(most)])} ${Math.round(100 * most)}%`;
   };
   const short = (title) => title.match(/\((.)\)$/)?.[1] ?? title; // "standard (N)": N
   const lines = networks.map(
     ({ regime, title }) =>
-      `<li>${escaped(short(title))}: ${top(unmasked[regime])}, masked <b>${top(masked[regime])}</b></li>`,
+      `<li>${escaped(short(title))}: ${top(unmasked[regime])}, masked ${top(masked[regime])}</li>`,
   );
   element("answers-says").innerHTML = lines.join("");
 }
