@@ -1,5 +1,6 @@
 """The ledger's table: its rows, and its controls in a real browser, with and without JavaScript."""
 
+import itertools
 import re
 
 import pytest
@@ -182,7 +183,7 @@ def test_on_a_phone_claims_are_cards(opened):
     row = page.locator("#ledger tbody tr").first
     assert row.locator("td").last.evaluate("cell => getComputedStyle(cell, '::before').content") == '"verdict"'
     boxes = [cell.bounding_box() for cell in row.locator("td").all()]
-    assert all(above["y"] < below["y"] for above, below in zip(boxes, boxes[1:], strict=False))
+    assert all(above["y"] < below["y"] for above, below in itertools.pairwise(boxes))
     control(page, "sort").select_option("verdict")
     assert visible(page)[0] == next(row["id"] for row in ROWS if row["verdict"] == VERDICTS[0])
 

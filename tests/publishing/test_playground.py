@@ -54,7 +54,7 @@ def test_what_is_imported_comes_first():
 
 @pytest.mark.parametrize(("name", "label"), [("dog", "English springer"), ("cassette-player", "cassette player")])
 def test_a_drawing_is_recognised_and_its_middle_frequencies_are_needed(name, label):
-    """Both networks predict its class, another class without any frequency, and its class again from the middle ones."""
+    """Both networks predict its class; without frequencies another one; from the middle ones its class again."""
     settings = profile("laptop")
     drawn = DRAWINGS[name][1](64)[None, None].float() / 255
     rows, columns = torch.fft.fftfreq(64) * 64, torch.fft.rfftfreq(64) * 64
