@@ -73,7 +73,7 @@ def _chapter(name: str) -> str:
 
 def _controls(rows: list[dict[str, Any]], chapters: dict[str, str]) -> str:
     """The form above the table, which only the script shows, and the line that counts the rows."""
-    sources = {"paper": "the paper", "control": "our controls"}
+    sources = {"paper": "papers", "control": "our controls"}
     selects = (
         _select("verdict", "Verdict", {verdict: verdict for verdict in VERDICTS}, [row["verdict"] for row in rows]),
         _select("source", "Source", sources, [row["source"] for row in rows]),

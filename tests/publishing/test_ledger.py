@@ -35,7 +35,7 @@ def test_the_lists_offer_what_the_rows_have_with_counts(html):
     for verdict in VERDICTS:
         count = sum(row["verdict"] == verdict for row in ROWS)
         assert (f'<option value="{verdict}">{verdict} ({count})</option>' in html) == (count > 0)
-    for source, words in (("paper", "the paper"), ("control", "our controls")):
+    for source, words in (("paper", "papers"), ("control", "our controls")):
         count = sum(row["source"] == source for row in ROWS)
         assert f'<option value="{source}">{words} ({count})</option>' in html
 
