@@ -1,7 +1,7 @@
 """The files of the book's playground page: networks, masks and pictures from published results.
 
-The page has two data sets, photographs and synthetic tones, each with networks N and A, masks and pictures. Photographs
-of the networks' classes may not be shipped: two pictures of them are drawn in code.
+The page has two data sets, photographs and synthetic tones, each with networks N and A, masks and pictures. Two
+pictures are drawn in code, in place of photographs of the networks' classes under a free licence.
 """
 
 from __future__ import annotations

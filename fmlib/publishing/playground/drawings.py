@@ -1,4 +1,4 @@
-"""Pictures of two of the photographs' classes, drawn in code: they may be shipped, and the networks recognise them."""
+"""Pictures of two of the photographs' classes, drawn in code and chosen such that networks N and A recognise them."""
 
 from __future__ import annotations
 
