@@ -58,13 +58,18 @@ def tagged(notebook: NotebookNode, tag: str) -> list[int]:
     return [index for index, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
 
 
+def repository() -> dict[str, str]:
+    """The repository's public address as `url`, and its `branch`, from the book's settings; stated nowhere else."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+
+
 def colab_source() -> str:
     """The source of every chapter's first cell, which installs the package on Colab and does nothing elsewhere."""
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    public = repository()
     return (
         "import sys\n\n"
         'if "google.colab" in sys.modules:  # install the package beside Colab\'s own torch and numpy\n'
-        f'    %pip install --quiet "fmlib @ git+{repository["url"]}@{repository["branch"]}"\n'
+        f'    %pip install --quiet "fmlib @ git+{public["url"]}@{public["branch"]}"\n'
         "    from fmlib.publishing.notebook import greet\n\n"
         "    greet()"
     )

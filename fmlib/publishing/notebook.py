@@ -6,8 +6,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from fmlib.core.errors import require
 from fmlib.pipeline.claims import BY_CONSTRUCTION, VERDICTS, count_verdicts
 from fmlib.pipeline.formatting import readable, with_unit
 from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.publishing.ledger import badge, link, reference, rule, style
+from fmlib.publishing.ledger import ledger as ledger
 from fmlib.publishing.provenance import FINDINGS
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
@@ -136,13 +136,13 @@ def findings(
         FmlibError: a claim is unknown.
     """
     cards = [_card(results.claim(identity), larger, (above or {}).get(identity, "")) for identity in identities]
-    return HTML(f"{_style()}{FINDINGS}{''.join(cards)}</div>")
+    return HTML(f"{style()}{FINDINGS}{''.join(cards)}</div>")
 
 
 def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:
     """One claim, as HTML, below other HTML."""
     text = readable(row)
-    lines = [f"{row['id']}{_reference(row)}"]
+    lines = [f"{row['id']}{reference(row)}"]
     if row["published"] is not None:
         lines.insert(0, f"Published: {with_unit(text['published'], row['unit'])}")
     if larger is not None and (there := larger.claim(row["id"]))["value"] is not None:
@@ -150,25 +150,10 @@ def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:
         lines.insert(0, f"At profile {larger.profile}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
     value = "" if row["value"] is None else f'<span class="measured">{text["measured"]}</span>, {text["n"]} '
     return (
-        f'<div class="finding verdict {_slug(row)}">{above}<p>{row["statement"]}</p><p>{value}{_badge(row)}</p>'
+        f'<div class="finding" data-verdict="{row["verdict"]}">{above}<p>{row["statement"]}</p>'
+        f"<p>{value}{badge(row['verdict'])}</p>"
         f'<p class="details">{"<br>".join(lines)}</p></div>'
     )
-
-
-def _badge(row: dict[str, Any]) -> str:
-    """A verdict in colour and words, as HTML."""
-    return f'<span class="verdict {_slug(row)}">{row["verdict"]}</span>'
-
-
-def _slug(row: dict[str, Any]) -> str:
-    """The class of a verdict in `findings.css`."""
-    return row["verdict"].replace(" ", "-")
-
-
-@cache
-def _style() -> str:
-    """The style of findings and claims, for every place that shows outputs."""
-    return f"<style>{files('fmlib.publishing').joinpath('findings.css').read_text()}</style>"
 
 
 def numbers(values: dict[str, str]) -> HTML:
@@ -190,10 +175,10 @@ def claims_table(results: Results, chapter: str, key: Sequence[str] = (), linked
     """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
     if not key:
-        return HTML(_style() + _claims(rows, linked))
+        return HTML(style() + _claims(rows, linked))
     shown = _claims([results.claim(identity) for identity in key], linked)
     folded = f"<summary>All {len(rows)} claims of this chapter</summary>{_claims(rows, linked)}"
-    return HTML(f'{_style()}{shown}<details class="claims">{folded}</details>')
+    return HTML(f'{style()}{shown}<details class="claims">{folded}</details>')
 
 
 def _claims(rows: list[dict[str, Any]], linked: bool) -> str:
@@ -201,13 +186,13 @@ def _claims(rows: list[dict[str, Any]], linked: bool) -> str:
     cells = [readable(row) for row in rows]
     return _as_html(
         {
-            "id": [_linked(row) if linked else row["id"] for row in rows],
-            "claim": [f"{row['statement']}{_reference(row) if linked else ''} {_rule(row)}" for row in rows],
+            "id": [link(row) if linked else row["id"] for row in rows],
+            "claim": [f"{row['statement']}{reference(row) if linked else ''} {rule(row)}" for row in rows],
             "source": [row["source"] for row in rows],
             "published": [cell["published"] for cell in cells],
             "measured": [cell["measured"] for cell in cells],
             "n": [cell["n"] for cell in cells],
-            "verdict": [_badge(row) for row in rows],
+            "verdict": [badge(row["verdict"]) for row in rows],
         }
     ).data
 
@@ -216,7 +201,7 @@ def scales_table(results: Results, larger: Results) -> HTML:
     """The claims that are computed in `larger`, with value and verdict in both results."""
     rows = [row for row in larger.claims() if row["value"] is not None]
     columns = {
-        "id": [_linked(row) for row in rows],
+        "id": [link(row) for row in rows],
         "claim": [row["statement"] for row in rows],
         "published": [readable(row)["published"] for row in rows],
     }
@@ -238,28 +223,6 @@ def comparison_table(results: Results, counterparts: dict[str, str]) -> HTML:
         cells = [readable(results.claim(name)) for name in names]
         columns[title] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
     return _as_html(columns)
-
-
-def _rule(row: dict[str, Any]) -> str:
-    """The rule of a claim, as a sentence in italics."""
-    if row["by_construction"]:
-        return f"<em>Holds by construction: {row['by_construction']}.</em>"
-    if not row["rule"]:
-        return "<em>Needs human observers.</em>"
-    late = ", a rule written after the value was seen" if row["timing"] == "after" else ""
-    return f"<em>Reproduced if {row['rule']}{late}.</em>"
-
-
-def _reference(row: dict[str, Any]) -> str:
-    """Where a claim is published, in parentheses; empty if nowhere."""
-    place = row["reference"].replace("Karantzas et al. (2022), ", "")
-    return f" ({place})" if place else ""
-
-
-def _linked(row: dict[str, Any]) -> str:
-    """A claim's id, as a link to the figure or section that shows the claim."""
-    page, _, anchor = row["figure"].rpartition("#")
-    return f'<a href="{page or row["chapter"] + ".html"}#{anchor}">{row["id"]}</a>'
 
 
 def _as_html(columns: dict[str, list[str]]) -> HTML:
@@ -310,10 +273,10 @@ def verdicts_table(results: Results) -> HTML:
     """How many claims of the papers, and how many controls of ours, have each verdict."""
     papers, controls = (verdicts(results, source) for source in ("paper", "control"))
     found = [verdict for verdict in VERDICTS if verdict in papers | controls]
-    columns = {"verdict": [_badge({"verdict": verdict}) for verdict in found]}
+    columns = {"verdict": [badge(verdict) for verdict in found]}
     columns["claims of the papers"] = [f"{papers.get(verdict, 0):,}" for verdict in found]
     columns["controls of ours"] = [f"{controls.get(verdict, 0):,}" for verdict in found]
-    return HTML(_style() + _as_html(columns).data)
+    return HTML(style() + _as_html(columns).data)
 
 
 def glue_verdicts(results: Results) -> None:

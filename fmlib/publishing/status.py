@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The files, besides a chapter's own cells and its results, on which its outputs depend. `**` follows no links, so that
 #: fmlib/published is left out; results enter by their manifests.
-SOURCES = ("fmlib/**/*.py", "fmlib/**/*.toml", "ci/constraints.txt", "data/results/bench/*.json")
+SOURCES = (
+    "fmlib/**/*.py",
+    "fmlib/**/*.toml",
+    "fmlib/publishing/*.css",
+    "fmlib/publishing/*.mjs",
+    "ci/constraints.txt",
+    "data/results/bench/*.json",
+)
 
 
 def sources() -> list[Path]:
@@ -52,7 +59,8 @@ def _table(rows: list[dict[str, Any]], classes: str = "") -> str:
         return pd.DataFrame(rows).to_html(index=False, escape=False, border=0, classes=classes)
 
 
-def _title(path: Path) -> str:
+def title(path: Path) -> str:
+    """The title of a chapter: its first heading."""
     cells = json.loads(path.read_text())["cells"]
     return next(line.removeprefix("# ").strip() for cell in cells for line in cell["source"] if line.startswith("# "))
 
@@ -75,7 +83,7 @@ def chapters_table(folder: Path | None = None) -> HTML:
             continue
         rows.append(
             {
-                "chapter": f'<a href="{path.stem}.html">{_title(path)}</a>',
+                "chapter": f'<a href="{path.stem}.html">{title(path)}</a>',
                 "outputs": "up to date" if record["freshness"] == freshness(path) else "outdated",
                 "profile": record["profile"],
                 "executed in (s)": record["seconds"],

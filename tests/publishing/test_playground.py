@@ -19,6 +19,7 @@ from fmlib.core.synthetic import make_synthetic
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.publishing import build
 from fmlib.publishing.playground import binary, book
+from fmlib.publishing.playground.drawings import DRAWINGS
 from fmlib.studies.shared.profiles import profile
 
 RESULTS = Results.open(PUBLISHED / build.SHOWN)
@@ -49,6 +50,31 @@ def test_a_quantized_weight_is_off_by_half_a_step_at_most(seed):
 def test_what_is_imported_comes_first():
     sources = {"a.mjs": 'import { b } from "./b.mjs";', "b.mjs": 'import { c } from "./c.mjs";', "c.mjs": ""}
     assert list(binary.in_order(sources)) == ["c.mjs", "b.mjs", "a.mjs"]
+
+
+@pytest.mark.parametrize(("name", "label"), [("dog", "English springer"), ("cassette-player", "cassette player")])
+def test_a_drawing_is_recognised_and_its_middle_frequencies_are_needed(name, label):
+    """Both networks predict its class; without frequencies another one; from the middle ones its class again."""
+    settings = profile("laptop")
+    drawn = DRAWINGS[name][1](64)[None, None].float() / 255
+    rows, columns = torch.fft.fftfreq(64) * 64, torch.fft.rfftfreq(64) * 64
+    middle = (torch.hypot(rows[:, None], columns[None]) <= 4).float()
+    label = RESULTS.arrays("samples")["classes"].tolist().index(label)
+    for regime in "NA":
+        model = book.network(RESULTS, f"network_{regime}.safetensors", settings)
+        filtered = [apply_mask(drawn, mask[None], settings.network.mean) for mask in (torch.zeros_like(middle), middle)]
+        with torch.no_grad():
+            whole, gray, again = (int(model(one).argmax()) for one in (drawn, *filtered))
+            assert model(drawn).softmax(1).max() > 0.8
+        assert whole == again == label != gray
+
+
+def test_drawings_are_the_same_at_every_side():
+    for _, draw in DRAWINGS.values():
+        small, large = draw(32), draw(64)
+        assert small.dtype == large.dtype == torch.uint8
+        coarse = large.float().view(32, 2, 32, 2).mean((1, 3))
+        assert (small.float() - coarse).abs().mean() < 2
 
 
 # ---------------------------------------------------------------------------------------------- agreement with torch
@@ -145,7 +171,7 @@ def test_steps_of_the_solver_are_those_of_the_library(served):
         np.testing.assert_allclose(here, knapsack_step(*rows[:3], weights, rows[4], penalty), atol=1e-5)
 
 
-#: Pictures whose masks are compared: the page's first; one whose iterates lose the label; a synthetic one. And the
+#: Pictures whose masks are compared: the temple; one whose iterates lose the label; a synthetic one. And the
 #: number of steps before rounding, of single precision in the page, is amplified by the threshold of the knapsack.
 LEARNED = [("photographs", 20, "N", 3), ("photographs", 28, "A", 8), ("synthetic", 1, "N", 8)]
 
@@ -253,6 +279,37 @@ def test_from_the_home_page_to_a_painted_mask(visit, address):
     assert found.outside == []
 
 
+def test_the_first_exercise(served):
+    """Remove everything: another prediction; paint in the middle: the prediction returns."""
+    page = served.page
+    clean = answers(page)
+    dog = page.inner_text("#answers tbody").splitlines()[1].split("\t")[0]
+    assert dog == "English springer"
+    assert clean.argmax(0).tolist() == [1, 1, 1, 1]
+    after(page, lambda: page.click("#none"))
+    page.wait_for_timeout(200)
+    removed = answers(page).argmax(0)
+    assert removed[[0, 2]].tolist() == [1, 1]
+    assert 1 not in removed[[1, 3]]
+    for dx, dy in ((0, 0), (0.02, 0.02), (-0.02, 0.02), (0.02, 0), (0, 0.02)):
+        page.mouse.move(*spot(page, dx, dy))
+        after(page, page.mouse.down)
+        page.mouse.up()
+    page.wait_for_timeout(200)
+    assert answers(page).argmax(0).tolist() == [1, 1, 1, 1]
+    assert kept(page) < 5
+
+
+def test_bars_have_one_scale(served):
+    page = served.page
+    cells = page.locator("#answers tbody tr").first.locator("td")
+    widths = cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().width)")
+    assert len(widths) == 4
+    assert max(widths) - min(widths) < 1
+    parts = cells.evaluate_all("cells => cells.map(cell => [cell.style.getPropertyValue('--part'), cell.textContent])")
+    assert all(part == f"{text}%" for part, text in parts)
+
+
 def test_a_stroke_is_answered_within_a_tenth_of_a_second(served):
     page = served.page
     after(page, lambda: page.click("#none"))
@@ -297,6 +354,53 @@ def test_bands_and_learned_masks(served):
     assert (clean[:, 0].argmax(), clean[:, 2].argmax()) == (clean[:, 1].argmax(), clean[:, 3].argmax())
     after(page, lambda: page.click("#apply-complement"))
     assert np.abs(answers(page) - clean)[:, 1].max() > 20
+
+
+def test_a_band_that_ends_before_it_begins_is_refused(served):
+    page = served.page
+    after(page, lambda: page.fill("#outer", "0.3"))
+    share = kept(page)
+    page.fill("#inner", "0.6")
+    assert page.inner_text("#band") == (
+        'Refused: the radius would go from 60.0 to 30.0%. Set "from" below "to". The mask is unchanged.'
+    )
+    assert page.get_attribute("#inner", "aria-invalid") == page.get_attribute("#outer", "aria-invalid") == "true"
+    page.wait_for_timeout(200)
+    assert kept(page) == share
+    after(page, lambda: page.fill("#outer", "0.8"))
+    assert page.inner_text("#band").startswith("60.0 to 80.0% of the corner's radius")
+    assert page.get_attribute("#inner", "aria-invalid") == "false"
+    after(page, lambda: page.click("#all"))  # no band of the sliders
+    assert page.inner_text("#band") == ""
+    assert page.input_value("#inner") == "0"
+
+
+def test_messages_do_not_outlast_what_they_speak_of(served, tmp_path):
+    page = served.page
+    (tmp_path / "notes.png").write_text("no picture")
+    says = "document.getElementById('playground-status').textContent"
+    page.set_input_files("#upload", tmp_path / "notes.png")
+    page.wait_for_selector("#playground-message:not([hidden])")
+    after(page, lambda: page.select_option("#picture", "photographs cassette-player"))
+    assert page.is_hidden("#playground-message")
+    assert page.input_value("#upload") == ""
+
+    page.click("#learn")
+    page.wait_for_function(f"{says}.startsWith('Done')", timeout=300_000)
+    assert page.inner_text("#learning-says")
+    after(page, lambda: page.click("#all"))
+    assert page.evaluate(says) == page.inner_text("#learning-says") == ""
+    assert page.evaluate("document.getElementById('learning-progress').value") == 0
+
+    filled = """document.getElementById('change').getContext('2d').getImageData(0, 0, 1, 1).data[3] > 0"""
+    after(page, lambda: page.click("#attack"))
+    page.wait_for_function(f"{says}.startsWith('Attacked')")
+    assert page.evaluate(filled)
+    after(page, lambda: page.click("#undo"))
+    page.wait_for_function(f"{says} === 'The attack is undone.'")
+    assert not page.evaluate(filled)
+    after(page, lambda: page.select_option("#picture", "photographs flower"))
+    assert page.evaluate(says) == ""
 
 
 #: Learn a mask until the element `name` has changed `count` times, then stop it if asked to; element -> its texts.
@@ -372,9 +476,38 @@ def test_two_masks_are_compared(served):
     page.click("#keep")
     page.select_option("#learned", "A")
     after(page, lambda: page.click("#apply"))
-    lines = page.inner_text("#energies-says").splitlines()
+    lines = [line.strip() for line in page.inner_text("#energies-says").splitlines()]
     shares = [100 * RESULTS.arrays("dataset_masks")[one][0].mean() for one in "NA"]
     assert [float(line.split(":")[1].split("%")[0]) for line in lines] == pytest.approx(shares, abs=0.06)
+    names = [line.split(":")[0] for line in lines]
+    assert names == [
+        "dataset mask, standard (N)",
+        "dataset mask, adversarially trained (A) (the mask shown)",
+    ]
+    plot = page.locator(".playground-plot", has=page.locator("#energies"))
+    assert plot.inner_text().split("\n")[0] == page.inner_text("#energies-top")
+    assert 0 < float(page.inner_text("#energies-top")) <= 1
+    assert "radius, as a share of the corner's" in plot.inner_text()
+
+
+def test_kept_masks_have_names_of_their_own(served):
+    page = served.page
+    page.click("#keep")
+    page.click("#keep")
+    after(page, lambda: page.click("#none"))
+    after(page, lambda: page.click("#invert"))
+    page.click("#keep")
+    after(page, lambda: page.fill("#outer", "0.3"))
+    after(page, lambda: page.fill("#width", "20"))
+    names = [line.strip().split(":")[0] for line in page.inner_text("#energies-says").splitlines()]
+    assert names == [
+        "all frequencies",
+        "all frequencies (2)",
+        "inverse of no frequencies",
+        "band 0.0 to 30.0%, 90° ± 20° (the mask shown)",
+    ]
+    page.click("#forget")
+    assert len(page.inner_text("#energies-says").splitlines()) == 1
 
 
 def test_a_link_keeps_the_state(visit, address):
@@ -410,6 +543,36 @@ def test_an_uploaded_picture_is_read_and_kept_in_the_link(visit, address, tmp_pa
 def test_it_fits_a_phone(visit, address):
     page = ready(visit(f"{address}/playground.html", width=390)).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    groups = page.locator(".playground-group")
+    assert groups.evaluate_all("groups => groups.filter(group => group.open).length") == 2
+    for group in groups.all():
+        if not group.evaluate("group => group.open"):
+            group.locator("summary").press("Enter")
+    assert groups.evaluate_all("groups => groups.every(group => group.open)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize("control", ["#none", "#outer", "#learn", "#attack", "#keep"])
+def test_on_a_phone_picture_and_predictions_stay_in_sight_of_every_control(visit, address, control):
+    page = ready(visit(f"{address}/playground.html", width=390)).page
+    page.locator(control).evaluate("one => (one.closest('details').open = true)")
+    page.focus(control)
+    page.wait_for_timeout(300)
+    for seen in ("#spectrum", "#filtered", "#answers-says", control):
+        middle = page.locator(seen).evaluate(
+            """one => {
+              const box = one.getBoundingClientRect();
+              const found = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+              return one.contains(found) || found?.contains(one) && found !== document.body;
+            }"""
+        )
+        assert middle, f"{seen} is covered or out of sight"
+    before = page.inner_text("#answers-says")
+    assert [line[:2] for line in before.splitlines()] == ["N:", "A:"]
+    if control == "#none":
+        after(page, lambda: page.click(control))
+        page.wait_for_timeout(200)
+        assert page.inner_text("#answers-says") != before
 
 
 def test_it_works_from_disk(visit, site):

@@ -57,8 +57,8 @@ export function drawRing(context, x, y, radius) {
   }
 }
 
-/** Curves from left to right, each {values, colour}, on one scale from 0 to `top`. */
-export function drawCurves(canvas, curves, top) {
+/** Curves from left to right, each {values, colour}, on one scale from 0 to `top`; `length` values fill the width. */
+export function drawCurves(canvas, curves, top, length = 0) {
   const context = canvas.getContext("2d");
   const { width, height } = canvas;
   context.clearRect(0, 0, width, height);
@@ -70,7 +70,7 @@ export function drawCurves(canvas, curves, top) {
     context.strokeStyle = colour;
     context.beginPath();
     values.forEach((value, n) => {
-      const x = (n / Math.max(values.length - 1, 1)) * (width - 6) + 3;
+      const x = (n / Math.max(Math.max(length, values.length) - 1, 1)) * (width - 6) + 3;
       context.lineTo(x, height - 3 - Math.min(value / top, 1) * (height - 6));
     });
     context.stroke();

@@ -11,12 +11,14 @@ const MAX_CLASSES = 10; // of more classes, as many are shown
 const OWN = "own";
 const CANVASES = { spectrum: 384, original: 384, filtered: 384, change: 192, "change-spectrum": 192 }; // about how wide
 const element = (name) => document.getElementById(name);
+const ALL = "all frequencies"; // the name of the mask that keeps everything
+const BAND = { inner: 0, outer: 1, direction: 90, width: 90 }; // the sliders of a band that keeps everything
 const percent = (value) => (100 * value).toFixed(1);
 const escaped = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
 const channels = (dataset) => dataset.mean.length;
 
-/** What the page shows; `half` is the mask, `pixels` the picture before any attack. */
-const state = { dataset: null, picture: null, pixels: null, own: null, half: null, attacked: null, kept: [] };
+/** What the page shows; `half` is the mask, `name` says what it is, `pixels` is the picture before any attack. */
+const state = { dataset: null, picture: null, pixels: null, own: null, attacked: null, half: null, name: "", kept: [] };
 let client;
 let datasets;
 let latestResult = {}; // of the worker: amplitude, unmasked, filtered, masked
@@ -26,6 +28,7 @@ const say = (message) => (element("playground-status").textContent = message);
 function warn(message) {
   element("playground-message").textContent = message;
   element("playground-message").hidden = !message;
+  if (message) element("playground-message").scrollIntoView({ block: "nearest" });
 }
 const shown = () => state.attacked ?? state.pixels;
 const ones = () => new Float32Array(state.dataset.size * (state.dataset.size / 2 + 1)).fill(1);
@@ -39,8 +42,9 @@ function drawHead() {
   const columns = '<th scope="col">unmasked</th><th scope="col">masked</th>'.repeat(networks.length);
   const table = element("answers");
   table.tHead.innerHTML = `<tr><th rowspan="2" scope="col">class</th>${titles}</tr><tr>${columns}</tr>`;
+  table.querySelector("colgroup").innerHTML = "<col>".repeat(1 + 2 * networks.length);
   const some = classes.length > MAX_CLASSES ? `; the ${MAX_CLASSES} most probable of ${classes.length} classes` : "";
-  table.caption.textContent = `Probabilities, in percent${some}`;
+  table.caption.textContent = `Probabilities, in percent; a full bar is 100%${some}`;
 }
 
 /** The numbers of the classes that the table shows: all, or those with the largest probabilities. */
@@ -67,6 +71,22 @@ function drawAnswers() {
     return `<tr><th scope="row">${escaped(state.dataset.classes[n])}</th>${cells.join("")}</tr>`;
   });
   element("answers").tBodies[0].innerHTML = rows.join("");
+  drawSummary(unmasked, masked);
+}
+
+/** One line for each network, which a narrow page shows beside the pictures. */
+function drawSummary(unmasked, masked) {
+  const { networks, classes } = state.dataset;
+  const top = (probabilities) => {
+    const most = Math.max(...probabilities);
+    return `${escaped(classes[probabilities.indexOf(most)])} ${Math.round(100 * most)}%`;
+  };
+  const short = (title) => title.match(/\((.)\)$/)?.[1] ?? title; // "standard (N)": N
+  const lines = networks.map(
+    ({ regime, title }) =>
+      `<li>${escaped(short(title))}: ${top(unmasked[regime])}, masked ${top(masked[regime])}</li>`,
+  );
+  element("answers-says").innerHTML = lines.join("");
 }
 
 function drawMask() {
@@ -78,12 +98,14 @@ function drawMask() {
 }
 
 function drawEnergies() {
-  const masks = [...state.kept, { title: "the mask shown", half: state.half }];
+  const masks = [...state.kept, { title: `${state.name} (the mask shown)`, half: state.half }];
   const curves = masks.map(({ half }, n) => ({ values: radialEnergy(half, state.dataset.size), colour: colour(n) }));
-  drawCurves(element("energies"), curves, Math.max(...curves.flatMap(({ values }) => [...values]), 0.01));
+  const top = Math.max(...curves.flatMap(({ values }) => [...values]), 0.01);
+  drawCurves(element("energies"), curves, top);
+  element("energies-top").textContent = top.toFixed(2);
   const lines = masks.map(({ title, half }, n) => {
     const key = `<span class="playground-key" style="--key: ${colour(n)}"></span>`;
-    return `<li>${key} ${title}: ${percent(share(half, state.dataset.size))}% kept</li>`;
+    return `<li>${key} ${escaped(title)}: ${percent(share(half, state.dataset.size))}% kept</li>`;
   });
   element("energies-says").innerHTML = lines.join("");
 }
@@ -108,10 +130,12 @@ const filter = latest(async () => {
   element("playground").dataset.answered = Number(element("playground").dataset.answered ?? 0) + 1;
 });
 
-/** Replaces the mask; stops learning if it is under way. */
-function setMask(half) {
-  stopLearning();
-  state.half = Float32Array.from(half);
+/** Replaces the mask; stops learning if it is under way, and clears what was said about the mask before. */
+function setMask(half, name, isBand = false) {
+  if (!stopLearning()) say("");
+  clearLearning();
+  if (!isBand) clearBand();
+  Object.assign(state, { half: Float32Array.from(half), name });
   drawMask();
   filter();
 }
@@ -128,8 +152,9 @@ function showPicture() {
 /** Changes the data set: fills the lists with its masks and networks, and sets the slider to its attack. */
 function enter(dataset) {
   if (state.dataset === dataset) return;
-  Object.assign(state, { dataset, half: null, kept: [] });
+  Object.assign(state, { dataset, half: null, name: ALL, kept: [] });
   state.half = ones();
+  clearBand();
   drawHead();
   const option = (value, title) => new Option(title, value);
   element("learned").replaceChildren(...dataset.masks.map(({ name, title }) => option(name, title)));
@@ -147,8 +172,18 @@ function enter(dataset) {
   sayNumbers();
 }
 
+/** Removes the perturbation of an attack from its canvases. */
+function clearChange() {
+  for (const name of ["change", "change-spectrum"])
+    element(name).getContext("2d").clearRect(0, 0, element(name).width, element(name).height);
+}
+
 async function choose(dataset, picture) {
   stopLearning();
+  clearLearning();
+  say("");
+  warn("");
+  if (picture !== OWN) element("upload").value = "";
   enter(dataset);
   const found =
     picture === OWN
@@ -157,8 +192,7 @@ async function choose(dataset, picture) {
   Object.assign(state, { picture, title: found.title, attacked: null });
   state.pixels = Float64Array.from(found.pixels, (value) => value / 255);
   element("picture").value = `${dataset.name} ${picture}`;
-  for (const name of ["change", "change-spectrum"])
-    element(name).getContext("2d").clearRect(0, 0, element(name).width, element(name).height);
+  clearChange();
   await showPicture();
 }
 
@@ -177,7 +211,7 @@ function paint({ x, y }) {
   const { size } = state.dataset;
   const cycles = (at) => (at / element("spectrum").width) * size - size / 2 - 0.5;
   const value = Number(document.querySelector("input[name=brush]:checked").value);
-  setMask(painted(state.half, size, { x: cycles(x), y: cycles(y) }, Number(element("size").value), value));
+  setMask(painted(state.half, size, { x: cycles(x), y: cycles(y) }, Number(element("size").value), value), "painted");
 }
 
 function place(event) {
@@ -213,17 +247,31 @@ function endLearning() {
   element("learn").textContent = "Learn the mask";
 }
 
+/** Stops learning; whether it was under way. */
 function stopLearning() {
-  if (!learning) return;
+  if (!learning) return false;
   endLearning();
   say("Learning is stopped.");
   client.ask("stop");
+  return true;
+}
+
+/** Removes what the last learning showed: it is of another picture or mask. */
+function clearLearning() {
+  element("learning-says").textContent = "";
+  element("learning-progress").value = 0;
+  drawCurves(element("curve"), [], 1);
 }
 
 async function learn() {
   if (learning) return stopLearning();
-  const { dataset } = state;
+  const { dataset, title } = state;
   const { steps } = dataset.learning;
+  const network = element("network").selectedOptions[0].text;
+  clearLearning();
+  clearBand();
+  warn("");
+  element("curve-end").textContent = `step ${steps}`;
   const curves = [0, 1].map((n) => ({ values: [], colour: colour(n) }));
   const solution = (learning = {});
   const describe = ({ share, change, kept }) =>
@@ -232,12 +280,13 @@ async function learn() {
   const show = (found) => {
     if (learning !== solution) return;
     state.half = Float32Array.from(found.half);
+    state.name = `learned, ${network}, ${title.split(",")[0]}`;
     Object.assign(latestResult, { filtered: found.filtered, masked: found.masked });
     for (const { share, change } of found.curve) {
       curves[0].values.push(share);
       curves[1].values.push(Math.abs(change));
     }
-    drawCurves(element("curve"), curves, 1);
+    drawCurves(element("curve"), curves, 1, steps);
     drawPicture(element("filtered"), latestResult.filtered, dataset.size);
     drawMask();
     drawAnswers();
@@ -257,17 +306,19 @@ async function learn() {
 
 async function attack() {
   stopLearning();
-  const { dataset } = state;
+  say("");
+  warn("");
+  const { dataset, pixels } = state;
   const epsilon = Number(element("epsilon").value);
   const { step, steps } = dataset.attack;
   const options = { epsilon, step: (step / dataset.attack.epsilon) * epsilon, steps, seed: 1 };
   const found = await client.ask("attack", {
     name: dataset.name,
     regime: element("victim").value,
-    pixels: state.pixels,
+    pixels,
     options,
   });
-  if (dataset !== state.dataset) return;
+  if (pixels !== state.pixels) return; // another picture has been chosen meanwhile
   state.attacked = found.attacked;
   drawPicture(element("change"), found.change, dataset.size, -epsilon, epsilon);
   drawSpectrum(element("change-spectrum"), found.amplitude, dataset.size);
@@ -277,19 +328,63 @@ async function attack() {
 
 async function undo() {
   state.attacked = null;
+  clearChange();
   await showPicture();
+  say("The attack is undone.");
 }
 
 // ---------------------------------------------------------------------------------------------- controls
 
-const band = () =>
-  Object.fromEntries(["inner", "outer", "direction", "width"].map((name) => [name, Number(element(name).value)]));
+const band = () => Object.fromEntries(Object.keys(BAND).map((name) => [name, Number(element(name).value)]));
 
 function sayNumbers() {
-  element("epsilon-says").textContent = `${Number(element("epsilon").value).toFixed(4)} of the range from black to white`;
-  const { inner, outer, direction, width } = band();
-  element("band").textContent =
-    `${percent(inner)} to ${percent(outer)}% of the corner's radius; ${direction}° ± ${width}°`;
+  const epsilon = Number(element("epsilon").value).toFixed(4);
+  element("epsilon-says").textContent = `${epsilon} of the range from black to white`;
+}
+
+function sayBand(line, refused = false) {
+  element("band").textContent = line;
+  for (const name of ["inner", "outer"]) element(name).setAttribute("aria-invalid", refused);
+}
+
+/** Sets the sliders back: the mask is no band of theirs. */
+function clearBand() {
+  for (const [name, value] of Object.entries(BAND)) element(name).value = value;
+  sayBand("");
+}
+
+/** Applies the band that the sliders ask for; one that ends before it begins is refused. */
+function keepBand() {
+  const asked = band();
+  const { inner, outer, direction, width } = asked;
+  const radii = `${percent(inner)} to ${percent(outer)}%`;
+  if (inner > outer)
+    return sayBand(`Refused: the radius would go from ${radii}. Set "from" below "to". The mask is unchanged.`, true);
+  const directions = width < BAND.width ? `, ${direction}° ± ${width}°` : "";
+  setMask(sector(state.dataset.size, asked), `band ${radii}${directions}`, true);
+  sayBand(`${radii} of the corner's radius; ${direction}° ± ${width}°`);
+}
+
+/** Keeps the mask for comparison under its name, with a number if that name is taken. */
+function keepMask() {
+  const taken = new Set(state.kept.map(({ title }) => title));
+  let title = state.name;
+  for (let n = 2; taken.has(title); n++) title = `${state.name} (${n})`;
+  state.kept = [...state.kept, { title, half: Float32Array.from(state.half) }].slice(-MAX_COMPARED);
+  drawEnergies();
+}
+
+/** The name of the mask with kept and removed frequencies exchanged. */
+const inverse = (name) => (name.startsWith("inverse of ") ? name.slice("inverse of ".length) : `inverse of ${name}`);
+
+async function copyLink() {
+  await remember();
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say("The link is copied.");
+  } catch {
+    say("This browser does not let the page copy: the link is in the address bar.");
+  }
 }
 
 async function remember() {
@@ -322,38 +417,29 @@ async function recall() {
   element("epsilon").value = found.epsilon;
   sayNumbers();
   if (found.attacked) await attack();
-  setMask(found.half);
+  setMask(found.half, "from the link");
 }
 
 function listen() {
   const press = (name, act) =>
     element(name).addEventListener("click", () => Promise.resolve(act()).catch((error) => warn(error.message)));
-  const learned = () => state.dataset.masks.find(({ name }) => name === element("learned").value).half;
-  press("all", () => setMask(ones()));
-  press("none", () => setMask(ones().fill(0)));
-  press("invert", () => setMask(state.half.map((value) => 1 - value)));
-  press("apply", () => setMask(learned()));
-  press("apply-complement", () => setMask(complement(learned())));
+  const learned = () => state.dataset.masks.find(({ name }) => name === element("learned").value);
+  press("all", () => setMask(ones(), ALL));
+  press("none", () => setMask(ones().fill(0), "no frequencies"));
+  press("invert", () => setMask(state.half.map((value) => 1 - value), inverse(state.name)));
+  const titled = () => `dataset mask, ${learned().title}`;
+  press("apply", () => setMask(learned().half, titled()));
+  press("apply-complement", () => setMask(complement(learned().half), `complement of the ${titled()}`));
   press("learn", learn);
   press("attack", attack);
   press("undo", undo);
-  press("keep", () => {
-    state.kept = [...state.kept, { title: `mask ${state.kept.length + 1}`, half: Float32Array.from(state.half) }].slice(
-      -MAX_COMPARED,
-    );
-    drawEnergies();
-  });
+  press("keep", keepMask);
   press("forget", () => {
     state.kept = [];
     drawEnergies();
   });
-  press("link", async () => {
-    await remember();
-    await navigator.clipboard.writeText(location.href);
-    say("The link is copied.");
-  });
-  for (const name of Object.keys(band()))
-    element(name).addEventListener("input", () => (sayNumbers(), setMask(sector(state.dataset.size, band()))));
+  press("link", copyLink);
+  for (const name of Object.keys(BAND)) element(name).addEventListener("input", keepBand);
   element("epsilon").addEventListener("input", sayNumbers);
   element("picture").addEventListener("change", ({ target }) => {
     const [name, picture] = target.value.split(" ");
@@ -380,6 +466,22 @@ function listen() {
   canvas.addEventListener("keydown", paintByKey);
 }
 
+/** Opens every group of controls where there is room, and passes the styles what covers the top of a narrow page. */
+function arrange() {
+  if (matchMedia("(min-width: 960px)").matches)
+    for (const group of document.querySelectorAll(".playground-group")) group.open = true;
+  const header = document.querySelector(".bd-header-article"); // of the book
+  const top = document.querySelector(".playground-top");
+  const place = () => {
+    const height = header && getComputedStyle(header).position === "sticky" ? header.offsetHeight : 0;
+    const { style } = element("playground");
+    style.setProperty("--playground-header", `${height}px`);
+    style.setProperty("--playground-covered", `${height + top.offsetHeight}px`);
+  };
+  new ResizeObserver(place).observe(top);
+  addEventListener("resize", place);
+}
+
 /** Starts the page: `worker` is the address of the worker's module, `binary` fetches the file of networks. */
 export async function start(worker, binary) {
   if (typeof Worker === "undefined")
@@ -392,6 +494,7 @@ export async function start(worker, binary) {
     group.append(...pictures.map((one) => new Option(one.title, `${name} ${one.name}`)));
     element("picture").append(...(datasets.length > 1 ? [group] : group.children));
   }
+  arrange();
   listen();
   await choose(datasets[0], datasets[0].pictures[0].name);
   warn("");

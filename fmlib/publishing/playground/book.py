@@ -1,6 +1,7 @@
 """The files of the book's playground page: networks, masks and pictures from published results.
 
-The page has two data sets, photographs and synthetic tones, each with networks N and A, masks and pictures.
+The page has two data sets, photographs and synthetic tones, each with networks N and A, masks and pictures. Two
+pictures are drawn in code, in place of photographs of the networks' classes under a free licence.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fmlib.core.spectra import half_plane
 from fmlib.pipeline.results import Results
 from fmlib.publishing.playground import graph
 from fmlib.publishing.playground.binary import LEARNING, PHOTOGRAPHS, File, scripts
+from fmlib.publishing.playground.drawings import DRAWINGS
 from fmlib.studies.dataset_masks.figures import figure_scheme
 from fmlib.studies.shared.profiles import Profile, profile
 
@@ -85,6 +87,12 @@ def _dataset(
     }
 
 
+def _pictures(side: int) -> dict[str, tuple[str, Tensor]]:
+    """Name -> title and pixels, uint8 (side, side), of the drawings and the photographs that ship with scikit-learn."""
+    drawn = {name: (title, draw(side)) for name, (title, draw) in DRAWINGS.items()}
+    return drawn | {name: (title, sample_image(name, side)[0]) for name, title in PHOTOGRAPHS.items()}
+
+
 def pack(results: Results) -> bytes:
     """The playground's binary file, from published results; the same bytes for the same results.
 
@@ -99,12 +107,12 @@ def pack(results: Results) -> bytes:
         _dataset(
             file,
             "photographs",
-            "Photographs",
+            "Photographs and drawings",
             settings,
             map(str, results.arrays("samples")["classes"]),
             {regime: network(results, f"network_{regime}.safetensors", settings) for regime in "NA"},
             {regime: (title, torch.from_numpy(masks[regime][0])) for regime, title in NAMES.items()},
-            {name: (title, sample_image(name, settings.data.size)[0]) for name, title in PHOTOGRAPHS.items()},
+            _pictures(settings.data.size),
         ),
         _dataset(
             file,
