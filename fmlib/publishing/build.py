@@ -53,6 +53,12 @@ def notebooks() -> list[Path]:
     return sorted(BOOK.glob("*.ipynb"))
 
 
+def pages() -> list[str]:
+    """The names of the pages in the order of the table of contents, without the sub-pages of the reference."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
 def tagged(notebook: NotebookNode, tag: str) -> list[int]:
     """Indices of the cells that carry a tag."""
     return [index for index, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]

@@ -45,10 +45,11 @@ def greet() -> None:
     name = f"GPU {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type.upper()
     versions = f"torch {torch.__version__}, numpy {np.__version__}, pandas {pd.__version__}"
     print(f"{name}; Python {sys.version.split()[0]}, {versions}")
+    print("Profile 'laptop' shows the published results at once; 'quick' computes its own in about two minutes.")
     if device.type == "cpu":
         print(
-            "No GPU is selected. Profiles 'laptop' (published results) and 'quick' (computed here in minutes) need "
-            "none; for 'paper' choose Runtime > Change runtime type > T4 GPU."
+            "No GPU is selected, and none is needed for these two. 'paper' takes hours on a GPU: for it choose "
+            "Runtime > Change runtime type > T4 GPU."
         )
 
 

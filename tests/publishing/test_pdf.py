@@ -4,7 +4,6 @@ import shutil
 
 import nbformat
 import pytest
-import yaml
 
 from fmlib.core.errors import FmlibError
 from fmlib.publishing import build, pdf
@@ -12,8 +11,7 @@ from fmlib.publishing import build, pdf
 
 def titles():
     """The first heading of every chapter."""
-    toc = yaml.safe_load((build.ROOT / "_toc.yml").read_text())
-    for name in [toc["root"], *(chapter["file"] for chapter in toc["chapters"])]:
+    for name in build.pages():
         path = build.BOOK / f"{name}.ipynb"
         cells = nbformat.read(path, as_version=4).cells if path.exists() else []
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
