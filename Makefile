@@ -4,7 +4,7 @@ PROFILE ?= quick
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: book test clean
+.PHONY: book test bill clean
 
 book: $(ENV)/ready
 	$(BIN)/fmlib book build --profile $(PROFILE)
@@ -18,6 +18,10 @@ test: $(ENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# A bill of materials (CycloneDX) of the environment.
+bill: $(ENV)/ready
+	$(BIN)/python ci/supply_chain.py bill _build/bill.json
 
 $(ENV)/ready: pyproject.toml ci/constraints.txt
 	$(PYTHON) -m venv $(ENV)

@@ -9,7 +9,6 @@ import pytest
 import fmlib
 from fmlib.publishing import api_reference, build
 
-
 PAGES = api_reference.pages()
 
 
