@@ -81,6 +81,35 @@ def kinds(results: Results, file: str = "image_masks") -> pd.DataFrame:
     ).loc[table["kind"].unique()]
 
 
+def networks_table(results: Results) -> pd.DataFrame:
+    """Accuracy (%) of the network to which the masks were fitted, and of others, on x, M(x) and the complement."""
+    arrays = results.arrays("tables")
+    networks = {
+        "": "standard (N), to which the masks were fitted",
+        "other.": "same architecture, another seed",
+        "second.": "another architecture (ResNet)",
+    }
+    columns = {"x": "unmasked", "masked": "filtered by the mask", "complement": "filtered by the complement"}
+    rows = {
+        label: {column: 100 * arrays[prefix + name].mean() for name, column in columns.items()}
+        for prefix, label in networks.items()
+        if f"{prefix}x" in arrays
+    }
+    return pd.DataFrame(rows).T.round(1).rename_axis("accuracy (%)")
+
+
+def necessity_table(results: Results) -> pd.DataFrame:
+    """Predictions kept (%) when all frequencies of a mask, or as many random ones, alone pass or are removed."""
+    curves = results.arrays("necessity")
+    sets = {"own": "the mask's own", "matched": "random, matched by radius", "random": "random, anywhere"}
+    ways = {"keep": "only these pass", "remove": "these removed"}
+    rows = {
+        label: {title: 100 * curves[f"{way}.{name}"][-1].mean() for way, title in ways.items()}
+        for name, label in sets.items()
+    }
+    return pd.DataFrame(rows).T.round(1).rename_axis("predictions kept (%)")
+
+
 def near_zero(results: Results) -> dict[str, str]:
     """Near-zero residue in M_{N,x}: entries below two steps of Adam, ready for prose.
 
