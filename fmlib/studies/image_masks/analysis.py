@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from fmlib.core.config import ImageMaskSpec
@@ -81,33 +83,26 @@ def kinds(results: Results, file: str = "image_masks") -> pd.DataFrame:
     ).loc[table["kind"].unique()]
 
 
-def networks_table(results: Results) -> pd.DataFrame:
-    """Accuracy (%) of the network to which the masks were fitted, and of others, on x, M(x) and the complement."""
-    arrays = results.arrays("tables")
+def networks_table(scales: Mapping[str, Results]) -> pd.DataFrame:
+    """Accuracy (%) of the network to which the masks were fitted, and of others, on x, M(x) and the complement.
+
+    Args:
+        scales: label -> results.
+    """
     networks = {
-        "": "standard (N), to which the masks were fitted",
+        "": "standard (N), which has the masks",
         "other.": "same architecture, another seed",
         "second.": "another architecture (ResNet)",
     }
-    columns = {"x": "unmasked", "masked": "filtered by the mask", "complement": "filtered by the complement"}
-    rows = {
-        label: {column: 100 * arrays[prefix + name].mean() for name, column in columns.items()}
-        for prefix, label in networks.items()
-        if f"{prefix}x" in arrays
-    }
-    return pd.DataFrame(rows).T.round(1).rename_axis("accuracy (%)")
-
-
-def necessity_table(results: Results) -> pd.DataFrame:
-    """Predictions kept (%) when all frequencies of a mask, or as many random ones, alone pass or are removed."""
-    curves = results.arrays("necessity")
-    sets = {"own": "the mask's own", "matched": "random, matched by radius", "random": "random, anywhere"}
-    ways = {"keep": "only these pass", "remove": "these removed"}
-    rows = {
-        label: {title: 100 * curves[f"{way}.{name}"][-1].mean() for way, title in ways.items()}
-        for name, label in sets.items()
-    }
-    return pd.DataFrame(rows).T.round(1).rename_axis("predictions kept (%)")
+    columns = {"x": "unmasked", "masked": "mask applied", "complement": "complement applied"}
+    rows = {}
+    for scale, results in scales.items():
+        arrays = results.arrays("tables")
+        for prefix, label in networks.items():
+            if f"{prefix}x" in arrays:
+                values = {column: 100 * arrays[prefix + name].mean() for name, column in columns.items()}
+                rows[f"{scale}: {label}"] = values
+    return pd.DataFrame(rows).T.round(1).add_suffix(" (%)")
 
 
 def near_zero(results: Results) -> dict[str, str]:
