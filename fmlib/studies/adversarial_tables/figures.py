@@ -30,7 +30,7 @@ def figure_pairs(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Pic
         "G  $M^c(x)$": "complement_image",
     }
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((11, 1.45 * len(names) + 0.3), len(names), len(columns))
+        figure, grid = canvas((8.8, 1.16 * len(names) + 0.3), len(names), len(columns))
         for axes, (title, kind) in zip(grid.T, columns.items(), strict=True):
             is_mask = kind in ("mask", "complement")
             for cell, planes in zip(axes, samples[kind].astype(float), strict=True):

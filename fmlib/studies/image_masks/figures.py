@@ -27,7 +27,7 @@ def figure_image_masks(class_masks: Mapping[str, np.ndarray], samples: Mapping[s
     whole = full_plane(from_numpy(half), size).numpy()
     pairs = min(3, samples["mask"].shape[1])
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((10, 1.3 * len(half) + 0.4), len(half), 1 + 2 * pairs)
+        figure, grid = canvas((8.8, 1.12 * len(half) + 0.4), len(half), 1 + 2 * pairs)
         for label, (row, of_class) in enumerate(zip(grid, whole, strict=True)):
             show(row[0], centred(of_class), "", vmin=0, vmax=1, cmap="viridis")
             for number in range(pairs):
