@@ -103,7 +103,8 @@ def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float
                 style = {"color": colour, "label": label, "markersize": 5, "elinewidth": 1}
                 one.errorbar([100 * f for f in fractions], shares, bars, marker=marker, ls="-", **style)
                 one.annotate(f"{shares[-1]:.1f}", (100, shares[-1]), (8, 0), textcoords="offset points", va="center")
-            one.set(xscale="log", xlabel="share of the mask's frequencies (%)", title=title, ylim=(-3, 105), xlim=(5.5, 160))
+            one.set(xscale="log", xlabel="share of the mask's frequencies (%)", title=title)
+            one.set(xlim=(5.5, 160), ylim=(-3, 105))
             one.set_xticks([100 * f for f in fractions], [f"{100 * f:.3g}" for f in fractions])
             one.minorticks_off()
         axes[0].set_ylabel("predictions kept (%)")
