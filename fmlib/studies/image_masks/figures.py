@@ -100,8 +100,8 @@ def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float
                 rates = [wilson(kept) for kept in curves[f"{way}.{name}"]]
                 shares = [rate.value for rate in rates]
                 bars = [[rate.value - rate.low for rate in rates], [rate.high - rate.value for rate in rates]]
-                style = {"color": colour, "label": label, "markersize": 5, "elinewidth": 1}
-                one.errorbar([100 * f for f in fractions], shares, bars, marker=marker, ls="-", **style)
+                one.plot([100 * f for f in fractions], shares, marker, ls="-", color=colour, label=label, markersize=5)
+                one.errorbar([100 * f for f in fractions], shares, bars, fmt="none", ecolor=colour, elinewidth=1)
                 one.annotate(f"{shares[-1]:.1f}", (100, shares[-1]), (8, 0), textcoords="offset points", va="center")
             one.set(xscale="log", xlabel="share of the mask's frequencies (%)", title=title)
             one.set(xlim=(5.5, 160), ylim=(-3, 105))
