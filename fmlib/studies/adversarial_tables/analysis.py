@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -135,7 +135,8 @@ def attack_table(results: Results) -> pd.DataFrame:
             "median l2 distance": float(np.median(arrays[f"distance.{name}"])),
             "correlation with PGD": float(correlation(torch.from_numpy(arrays[f"spectrum.{name}"]), first)),
         }
-    return pd.DataFrame(rows).T.astype({"eligible images": int}).round(3)
+    table = pd.DataFrame(rows).T.astype({"eligible images": int})
+    return table.round({name: 1 if "%" in name else 3 for name in table})
 
 
 def adaptive_table(results: Results) -> pd.DataFrame:
@@ -154,6 +155,27 @@ def adaptive_table(results: Results) -> pd.DataFrame:
         )
     columns = ["clean (%)", "PGD (%)", "adaptive PGD (%)"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).round(1)
+
+
+def energy_table(scales: Mapping[str, Results]) -> pd.DataFrame:
+    """Shares (%) of the energy of attacks and images at certain frequencies, or passed by the mask, means over images.
+
+    Args:
+        scales: title of a column -> results.
+    """
+    rows = {
+        "attack, at the mask's frequencies": "attack_inside",
+        "attack, at random frequencies of the same radii": "attack_matched",
+        "attack, passed by the mask": "attack_passed",
+        "image about the mean gray, passed by the mask": "image_passed",
+    }
+    arrays = {title: results.arrays("tables") for title, results in scales.items()}
+    return pd.DataFrame(
+        {
+            f"{title} (%)": {label: 100 * float(values[name].mean()) for label, name in rows.items()}
+            for title, values in arrays.items()
+        }
+    ).round(1)
 
 
 def exceedance(results: Results) -> dict[str, dict[str, np.ndarray]]:

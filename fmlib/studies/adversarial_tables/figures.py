@@ -14,14 +14,14 @@ from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, STYLE, VERMILION, Picture
 
 
 def figure_pairs(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
-    """Figure 6, one row per class: x, x_A, the mask, M(x), M(x_A), the complement and the image that it passes.
+    """Figure 6, one row per class: x, x_A, the mask, M(x), M(x_A), the complement and the image filtered by it.
 
     Args:
         samples: kind -> images or masks (classes, shown, H, W); the second of each class is shown.
         names: of the classes.
     """
     columns = {
-        "A  $x$": "x",
+        f"A  $x$ ({samples['x'].shape[-1]} px)": "x",
         "B  $x_A$": "xA",
         "C  $M$": "mask",
         "D  $M(x)$": "masked",
@@ -30,7 +30,7 @@ def figure_pairs(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> Pic
         "G  $M^c(x)$": "complement_image",
     }
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.6, 1.05 * len(names) + 0.4), len(names), len(columns))
+        figure, grid = canvas((8.8, 1.16 * len(names) + 0.3), len(names), len(columns))
         for axes, (title, kind) in zip(grid.T, columns.items(), strict=True):
             is_mask = kind in ("mask", "complement")
             for cell, planes in zip(axes, samples[kind].astype(float), strict=True):
@@ -52,8 +52,9 @@ def figure_exceedance(shares: Mapping[str, Mapping[str, np.ndarray]]) -> Picture
         figure, (left, right) = canvas((7.4, 3.2), 1, 2, sharey=True)
         for (label, share), colour in zip(shares.items(), colours, strict=True):
             edges = np.linspace(0, 1, len(share["radial"]) + 1)
-            left.stairs(share["radial"], edges, color=colour, lw=1.5, label=label)
-            right.stairs(share["angular"], 360 * edges, color=colour, lw=1.5)
+            style = {"color": colour, "lw": 1.5, "baseline": None}  # no vertical lines to zero at the ends
+            left.stairs(share["radial"], edges, label=label, **style)
+            right.stairs(share["angular"], 360 * edges, **style)
         for axes in (left, right):
             axes.axhline(50, color=GRAY, lw=0.8, ls=":")
         left.set(xlabel="radius / corner radius", ylabel="images above $M_{N,x}$ (%)", ylim=(0, 100), xlim=(0, 1))

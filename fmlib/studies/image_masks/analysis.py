@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from fmlib.core.config import ImageMaskSpec
@@ -79,6 +81,28 @@ def kinds(results: Results, file: str = "image_masks") -> pd.DataFrame:
             "objective": groups["objective"].mean().round(4),
         }
     ).loc[table["kind"].unique()]
+
+
+def networks_table(scales: Mapping[str, Results]) -> pd.DataFrame:
+    """Accuracy (%) of the network to which the masks were fitted, and of others, on x, M(x) and the complement.
+
+    Args:
+        scales: label -> results.
+    """
+    networks = {
+        "": "standard (N), which has the masks",
+        "other.": "same architecture, another seed",
+        "second.": "another architecture (ResNet)",
+    }
+    columns = {"x": "unmasked", "masked": "mask applied", "complement": "complement applied"}
+    rows = {}
+    for scale, results in scales.items():
+        arrays = results.arrays("tables")
+        for prefix, label in networks.items():
+            if f"{prefix}x" in arrays:
+                values = {column: 100 * arrays[prefix + name].mean() for name, column in columns.items()}
+                rows[f"{scale}: {label}"] = values
+    return pd.DataFrame(rows).T.round(1).add_suffix(" (%)")
 
 
 def near_zero(results: Results) -> dict[str, str]:

@@ -7,33 +7,37 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import PercentFormatter
 from torch import from_numpy
 
+from fmlib.core.intervals import wilson
 from fmlib.core.spectra import full_plane
 from fmlib.pipeline.plotting import BLUE, GRAY, ORANGE, STYLE, VERMILION, Picture, canvas, centred, label_rows, show
 
 
 def figure_image_masks(class_masks: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> Picture:
-    """Figure 5, top, one row per class: the mask of the class (first column), and masks of single images.
+    """Figure 5, top, one row per class: the mask of the class (first column), and images, each beside its own mask.
 
     Args:
         class_masks: `half` (classes, H, W // 2 + 1).
-        samples: `mask` (classes, images, H, W) and `classes`, their names.
+        samples: `x` and `mask` (classes, images, H, W), of which the first three are shown, and `classes`, their names.
     """
     half = class_masks["half"]
-    whole = full_plane(from_numpy(half), 2 * (half.shape[-1] - 1)).numpy()
-    count = samples["mask"].shape[1]
+    size = 2 * (half.shape[-1] - 1)
+    whole = full_plane(from_numpy(half), size).numpy()
+    pairs = min(3, samples["mask"].shape[1])
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.3 * len(half) + 0.4), len(half), 1 + count)
-        for row, of_class, of_images in zip(grid, whole, samples["mask"].astype(float), strict=True):
+        figure, grid = canvas((8.8, 1.12 * len(half) + 0.4), len(half), 1 + 2 * pairs)
+        for label, (row, of_class) in enumerate(zip(grid, whole, strict=True)):
             show(row[0], centred(of_class), "", vmin=0, vmax=1, cmap="viridis")
-            for one, mask in zip(row[1:], of_images, strict=True):
-                picture = show(one, centred(mask), "", vmin=0, vmax=1, cmap="viridis")
-        grid[0, 0].set_title("whole class")
-        for one in grid[0, 1:]:
-            one.set_title("one image")
+            for number in range(pairs):
+                image, mask = (samples[kind][label, number].astype(float) for kind in ("x", "mask"))
+                show(row[1 + 2 * number], image, "", vmin=0, vmax=1)
+                picture = show(row[2 + 2 * number], centred(mask), "", vmin=0, vmax=1, cmap="viridis")
+        for one, title in zip(grid[0], ["class mask", *pairs * [f"image ({size} px)", "its mask"]], strict=True):
+            one.set_title(title)
         label_rows(grid[:, 0], samples["classes"].tolist())
-        figure.colorbar(picture, ax=grid, label="mask", ticks=(0, 0.5, 1), pad=0.01, shrink=0.5)
+        figure.colorbar(picture, ax=grid, label="mask", ticks=(0, 0.5, 1), pad=0.01, shrink=0.4)
     return figure
 
 
@@ -75,24 +79,32 @@ def figure_fits(table: pd.DataFrame) -> Picture:
 
 
 def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float]) -> Picture:
-    """Predictions kept when only a share of the mask's frequencies is kept (left) or when it is removed (right).
+    """Predictions kept when only a share of the mask's frequencies passes (left) or when it is removed (right).
+
+    The sets are binary: a frequency passes at full strength or not at all. Bars are Wilson 95% intervals over images.
 
     Args:
         curves: `necessity.npz`: `keep.<set>` and `remove.<set>`, (fractions, K) bool.
         fractions: the shares.
     """
     lines = {
-        "own": ("the mask's own, strongest first", BLUE, "o"),
+        "own": ("the mask's own, largest first", BLUE, "o"),
         "matched": ("random, matched by radius", ORANGE, "s"),
         "random": ("random, anywhere", GRAY, "^"),
     }
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas((7.4, 3.1), 1, 2, sharey=True)
-        for one, (way, title) in zip(axes, {"keep": "only these kept", "remove": "these removed"}.items(), strict=True):
+        titles = {"keep": "only these pass, at full strength", "remove": "these removed, all others pass"}
+        for one, (way, title) in zip(axes, titles.items(), strict=True):
             for name, (label, colour, marker) in lines.items():
-                shares = 100 * curves[f"{way}.{name}"].mean(1)
+                rates = [wilson(kept) for kept in curves[f"{way}.{name}"]]
+                shares = [rate.value for rate in rates]
+                bars = [[rate.value - rate.low for rate in rates], [rate.high - rate.value for rate in rates]]
                 one.plot([100 * f for f in fractions], shares, marker, ls="-", color=colour, label=label, markersize=5)
-            one.set(xscale="log", xlabel="share of the mask's frequencies (%)", title=title, ylim=(-3, 103))
+                one.errorbar([100 * f for f in fractions], shares, bars, fmt="none", ecolor=colour, elinewidth=1)
+                one.annotate(f"{shares[-1]:.1f}", (100, shares[-1]), (8, 0), textcoords="offset points", va="center")
+            one.set(xscale="log", xlabel="share of the mask's frequencies (%)", title=title)
+            one.set(xlim=(5.5, 160), ylim=(-3, 105))
             one.set_xticks([100 * f for f in fractions], [f"{100 * f:.3g}" for f in fractions])
             one.minorticks_off()
         axes[0].set_ylabel("predictions kept (%)")
@@ -101,24 +113,22 @@ def figure_necessity(curves: Mapping[str, np.ndarray], fractions: Sequence[float
 
 
 def figure_agreement(table: pd.DataFrame) -> Picture:
-    """Correlations between two networks' image masks: of the same image, the same class, another class.
+    """Distributions over images of the correlation between two networks' masks: same image, same class, other class.
 
     Args:
         table: `image_stability.csv`.
     """
     kinds = {"same_image": "same image", "same_class": "same class", "other_class": "other class"}
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas((7.4, 2.4))
+        figure, axes = canvas((7.4, 2.8))
         for (column, label), colour in zip(kinds.items(), (BLUE, ORANGE, GRAY), strict=True):
-            axes.hist(
-                table[column].dropna(),
-                bins=np.linspace(-0.1, 1, 56),
-                histtype="step",
-                lw=1.8,
-                color=colour,
-                label=label,
-            )
+            values = table[column].dropna()
+            if len(values):
+                mean = f"{values.mean():.3f}".replace("-", "\N{MINUS SIGN}")
+                axes.ecdf(values, color=colour, lw=1.8, label=f"{label} (mean {mean})")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         lowest = table[list(kinds)].min(axis=None)
-        axes.set(xlabel="correlation between two networks' masks", ylabel="images", xlim=(min(-0.1, lowest), 1.02))
-        axes.legend(frameon=False)
+        axes.set(xlabel="correlation between two networks' masks", ylabel="images at or below")
+        axes.set(xlim=(min(-0.1, lowest), 1.02), ylim=(0, 1.02))
+        axes.legend(frameon=False, loc="lower right")
     return figure

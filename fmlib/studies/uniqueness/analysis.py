@@ -108,10 +108,10 @@ def optimality_gap(results: Results, name: str) -> Measured:
 def agreement(results: Results) -> dict[str, np.ndarray]:
     """Label -> correlation between masks of each image, (K,): between starts, and between networks."""
     return {
-        "N, between starts": restart_correlations(results, "N"),
-        "A, between starts": restart_correlations(results, "A"),
-        "N and another seed": network_correlations(results, "seed"),
-        "N and another architecture": network_correlations(results, "architecture"),
+        "standard (N), between starts": restart_correlations(results, "N"),
+        "adversarially trained (A), between starts": restart_correlations(results, "A"),
+        "N and a network of another seed": network_correlations(results, "seed"),
+        "N and a network of another architecture": network_correlations(results, "architecture"),
     }
 
 

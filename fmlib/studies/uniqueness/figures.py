@@ -9,16 +9,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from fmlib.core.intervals import wilson
-from fmlib.pipeline.plotting import (
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    STYLE,
-    VERMILION,
-    Picture,
-    canvas,
-)
+from fmlib.pipeline.plotting import BLUE, GRAY, ORANGE, STYLE, VERMILION, Picture, canvas
 
 
 def figure_restarts(correlations: Mapping[str, np.ndarray]) -> Picture:
@@ -45,23 +36,23 @@ def figure_core(shares: Mapping[str, np.ndarray]) -> Picture:
     return figure
 
 
-def figure_rates(rates: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
-    """Percentage of images whose prediction is kept: a group of bars per key, with Wilson 95% intervals.
+def figure_rates(rates: Mapping[str, Mapping[str, np.ndarray]], counted: str = "predictions kept") -> Picture:
+    """Percentage of images: a group of bars per key, with Wilson 95% intervals.
 
     Args:
         rates: group -> label of a bar -> (K,) bool.
+        counted: what the percentage counts.
     """
-    colours = (BLUE, ORANGE, GRAY, GREEN)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas((7.4, 2.6), 1, len(rates), sharey=True, squeeze=False)
         for axes, (group, bars) in zip(grid[0], rates.items(), strict=True):
-            for place, (colour, kept) in enumerate(zip(colours, bars.values(), strict=False)):
+            for place, kept in enumerate(bars.values()):
                 measured = wilson(kept)
                 error = [[measured.value - measured.low], [measured.high - measured.value]]
-                axes.bar(place, measured.value, 0.7, yerr=error, color=colour, ecolor="black")
+                axes.bar(place, measured.value, 0.7, yerr=error, color=BLUE, ecolor="black")
             axes.set_xticks(range(len(bars)), [label.replace(" ", "\n", 1) for label in bars])
             axes.set_title(group)
-        grid[0, 0].set(ylabel="predictions kept (%)", ylim=(0, 105))
+        grid[0, 0].set(ylabel=f"{counted} (%)", ylim=(0, 105))
     return figure
 
 
@@ -76,7 +67,7 @@ def figure_optimality(gaps: Mapping[str, np.ndarray]) -> Picture:
         for name, label, colour in (("N", "standard (N)", BLUE), ("A", "adversarially trained (A)", VERMILION)):
             style = {"ms": 4, "color": colour, "label": label, "alpha": 0.7}
             axes.plot(gaps[f"{name}.subset"], gaps[f"{name}.solver"], "o", **style)
-        axes.axline((1e-4, 1e-4), (1e-3, 1e-3), color=GRAY, lw=1)
+        axes.axline((1e-4, 1e-4), (1e-3, 1e-3), color=GRAY, lw=1, label="equal")
         axes.set(xscale="log", yscale="log", xlabel="lowest excess of all subsets", ylabel="excess of the solver")
         axes.legend(frameon=False)
     return figure

@@ -53,6 +53,16 @@ def test_attack_energy_is_compared_with_that_at_matched_frequencies():
     assert analysis.attack_outside(results).value == pytest.approx(70)
 
 
+def test_shares_of_energy_are_means_in_percent_with_a_column_per_scale():
+    names = ("attack_inside", "attack_matched", "attack_passed", "image_passed")
+    small, large = (
+        FakeResults(tables={name: np.array([low, low + 0.2]) for low, name in enumerate(names)}) for _ in range(2)
+    )
+    table = analysis.energy_table({"64 px": small, "128 px": large})
+    assert list(table) == ["64 px (%)", "128 px (%)"]
+    assert table["64 px (%)"].tolist() == [10, 110, 210, 310]
+
+
 def test_masks_of_another_network_are_compared_on_the_same_images():
     results = FakeResults(adaptive={"aware.A": first(4)}, evaluation={"attacked.N": first(1)[None]})
     assert analysis.borrowed_mask(results, "N").value == pytest.approx(30)
@@ -93,7 +103,7 @@ def test_attacks_are_compared_on_the_images_that_they_make_eligible(attacked):
     assert table["accuracy of N (%)"].tolist() == [20, 30, 40]
     assert table["accuracy of A (%)"].tolist() == [60, 60, 60]
     assert table["eligible images"].tolist() == [6, 5, 4]  # correct are eight, less those that stay correct
-    assert table["N with masks (%)"].tolist() == pytest.approx([200 / 3, 50, 50], abs=1e-3)
+    assert table["N with masks (%)"].tolist() == [66.7, 50, 50]
     assert table["median l2 distance"].tolist() == [4.5, 4.5, 4.5]
 
 

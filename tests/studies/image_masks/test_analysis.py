@@ -61,6 +61,16 @@ def test_the_table_of_kinds_separates_converged_masks_from_others(results):
     assert np.isnan(table.loc["A.x", "kept if not converged (%)"])
 
 
+def test_networks_are_tabulated_at_every_scale_if_they_were_evaluated():
+    rates = {"x": [True, True], "masked": [True, False], "complement": [False, False]}
+    tables = {name: np.array(values) for name, values in rates.items()}
+    both = FakeResults(tables=tables | {f"second.{name}": ~values for name, values in tables.items()})
+    table = analysis.networks_table({"64 px": both, "128 px": FakeResults(tables=tables)})
+    assert [label.split(":")[0] for label in table.index] == ["64 px", "64 px", "128 px"]
+    assert table["mask applied (%)"].tolist() == [50, 50, 50]
+    assert table["complement applied (%)"].tolist() == [0, 100, 0]
+
+
 def test_near_zero_entries_are_those_that_two_steps_of_adam_could_make():
     """At a learning rate of 0.05 an entry of 0.01 is near zero, one of 0.2 is not, and 0 is no entry."""
     half = np.array([[[0, 0.01], [1, 0.2]], [[0, 0.005], [0, 0.01]]], dtype=np.float16)

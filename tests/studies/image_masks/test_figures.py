@@ -30,16 +30,18 @@ def bar_sum(axes, colour: str) -> float:
     return sum(bar.get_height() for bar in axes.patches if to_hex(bar.get_facecolor()) == colour.lower())
 
 
-def test_image_masks_are_shown_beside_their_class_with_dc_in_the_middle(samples):
+def test_images_are_shown_beside_their_masks_and_that_of_their_class_with_dc_in_the_middle(samples):
     whole = np.stack([symmetric_mask(seed, SIDE) for seed in range(3)])
     picture = drawn(figures.figure_image_masks({"half": whole[..., : SIDE // 2 + 1]}, samples))
-    grid = np.array(picture.axes[: 3 * (1 + SHOWN)]).reshape(3, 1 + SHOWN)
+    grid = np.array(picture.axes[: 3 * (1 + 2 * SHOWN)]).reshape(3, 1 + 2 * SHOWN)
     assert len(picture.axes) == grid.size + 1  # and the colour bar
-    assert [axes.get_title() for axes in grid[0]] == ["whole class"] + SHOWN * ["one image"]
+    assert [axes.get_title() for axes in grid[0]] == ["class mask", *SHOWN * ["image (8 px)", "its mask"]]
     assert [axes.get_ylabel() for axes in grid[:, 0]] == ["tench", "chain\nsaw", "church"]
-    for row, of_class, of_images in zip(grid, whole, samples["mask"], strict=True):
+    for row, of_class, images, masks in zip(grid, whole, samples["x"], samples["mask"], strict=True):
         np.testing.assert_array_equal(shown(row[0]), dc_centred(of_class))
-        for axes, mask in zip(row[1:], of_images, strict=True):
+        for axes, image in zip(row[1::2], images, strict=True):
+            np.testing.assert_array_equal(shown(axes), image)
+        for axes, mask in zip(row[2::2], masks, strict=True):
             np.testing.assert_array_equal(shown(axes), dc_centred(mask))
 
 
@@ -79,7 +81,10 @@ def test_necessity_draws_percent_kept_against_percent_of_the_frequencies():
         name: np.random.default_rng(seed).random((3, 40)) < 0.2 * (seed + 1) / 2 for seed, name in enumerate(names)
     }
     picture = drawn(figures.figure_necessity(curves, fractions))
-    assert [axes.get_title() for axes in picture.axes] == ["only these kept", "these removed"]
+    assert [axes.get_title() for axes in picture.axes] == [
+        "only these pass, at full strength",
+        "these removed, all others pass",
+    ]
     lines = [line for axes in picture.axes for line in axes.lines]
     for line, name in zip(lines, names, strict=True):
         np.testing.assert_allclose(line.get_xdata(), [25, 50, 100])
@@ -94,8 +99,10 @@ def test_agreement_counts_every_image_except_those_without_a_partner():
     )
     table["other_class"] = np.where(np.arange(30) < 12, np.nan, 0.505)
     picture = drawn(figures.figure_agreement(table))
-    outlines = [patch.get_xy() for patch in picture.axes[0].patches]
-    # an outline rises and falls once per bin, so every second height belongs to a bin
-    assert [int(outline[1:-1:2, 1].sum()) for outline in outlines] == [30, 30, 18]
-    assert outlines[2][outlines[2][:, 1] == 18, 0] == pytest.approx([0.5, 0.52])
-    assert legend(picture.axes[0]) == ["same image", "same class", "other class"]
+    lines = picture.axes[0].lines
+    assert [len(line.get_xdata()) - 1 for line in lines] == [30, 30, 18]  # each begins at a share of zero
+    for line, column in zip(lines, table, strict=True):
+        np.testing.assert_allclose(line.get_xdata()[1:], np.sort(table[column].dropna()))
+        assert line.get_ydata()[-1] == pytest.approx(1)
+    assert [label.split(" (")[0] for label in legend(picture.axes[0])] == ["same image", "same class", "other class"]
+    assert legend(picture.axes[0])[2] == "other class (mean 0.505)"
