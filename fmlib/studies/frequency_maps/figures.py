@@ -36,7 +36,7 @@ def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) ->
         names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.35 * len(names) + 0.5), len(names), 1 + len(KINDS), squeeze=False)
+        figure, grid = canvas((7.4, 1.05 * len(names) + 0.4), len(names), 1 + len(KINDS), squeeze=False)
         for index, (name, row) in enumerate(zip(names, grid, strict=True)):
             show(row[0], examples["x"][index].astype(float), "", vmin=0, vmax=1)
             row[0].set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
@@ -62,7 +62,7 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
     top = max(float(arrays[f"mean.{group}"].flat[1:].max()) for group in groups)
     scale = LogNorm(top / 1000, top)
     with matplotlib.rc_context(STYLE):
-        size = (7.6, 1.7 * len(networks) + 0.9)
+        size = (7.6, 1.4 * len(networks) + 0.8)
         figure, grid = canvas(size, len(networks), 1 + len(KINDS), width_ratios=(1, 1, 1, 1, 1.8), squeeze=False)
         for network, row in zip(networks, grid, strict=True):
             row[0].set_ylabel(NETWORKS[network].replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
@@ -95,7 +95,7 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     ways = {"all": (GRAY, -0.18, "shuffled among all images"), "class": (ORANGE, 0.18, "shuffled within classes")}
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.6, 0.4 * len(pairs) + 1.3), 1, len(MEASURES), sharey=True)
+        figure, grid = canvas((7.6, 0.32 * len(pairs) + 1.2), 1, len(MEASURES), sharey=True)
         for axes, (measure, title) in zip(grid, MEASURES.items(), strict=True):
             for way, (colour, shift, label) in ways.items():
                 chosen = table[(table["measure"] == measure) & (table["shuffled"] == way)]
@@ -134,7 +134,7 @@ def figure_class_maps(half: np.ndarray, names: Sequence[str]) -> Picture:
     """
     planes = full_plane(from_numpy(half.astype(np.float32)), 2 * (half.shape[-1] - 1)).mean(1).numpy()
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.9), 1, len(names), squeeze=False)
+        figure, grid = canvas((7.4, 1.7), 1, len(names), squeeze=False)
         for axes, plane, name in zip(grid[0], planes, names, strict=True):
             picture = show(axes, centred(plane), name, vmin=0, vmax=1, cmap="viridis")
         figure.colorbar(picture, ax=grid, label="map", ticks=(0, 0.5, 1), pad=0.01, shrink=0.8)
@@ -149,7 +149,7 @@ def figure_class_transfer(rates: Mapping[str, np.ndarray], names: Sequence[str])
         names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.6, 3.4), 1, len(rates), sharey=True)
+        figure, grid = canvas((7.6, 3.1), 1, len(rates), sharey=True)
         for axes, (title, rate) in zip(grid, rates.items(), strict=True):
             picture = axes.imshow(rate, vmin=0, vmax=100, cmap="cividis", aspect="auto")
             for (row, column), value in np.ndenumerate(rate):
