@@ -60,7 +60,7 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
     """
     groups = [f"{network} {kind}" for network in networks for kind in KINDS]
     top = max(float(arrays[f"mean.{group}"].flat[1:].max()) for group in groups)
-    scale = LogNorm(top / 1000, top)
+    scale, colours = LogNorm(top / 1000, top), matplotlib.colormaps["magma"].with_extremes(bad="black")  # bad: zero
     with matplotlib.rc_context(STYLE):
         size = (7.6, 1.4 * len(networks) + 0.8)
         figure, grid = canvas(size, len(networks), 1 + len(KINDS), width_ratios=(1, 1, 1, 1, 1.8), squeeze=False)
@@ -68,8 +68,7 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
             row[0].set_ylabel(NETWORKS[network].replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
             for axes, (kind, (colour, line)) in zip(row, KINDS.items(), strict=False):
                 plane = centred(arrays[f"mean.{network} {kind}"])
-                picture = show(axes, plane, "", norm=scale, cmap="magma")
-                picture.cmap.set_bad("black")  # zero has no logarithm
+                picture = show(axes, plane, "", norm=scale, cmap=colours)
                 energy = arrays[f"radial.{network} {kind}"]
                 radii = (np.arange(len(energy)) + 0.5) / len(energy)
                 row[-1].plot(radii, energy, color=colour, linestyle=line, linewidth=1.4, label=kind)
