@@ -125,8 +125,8 @@ def _draw_shares(axes: Axes, own: np.ndarray, first: np.ndarray, side: int) -> N
     axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.6, ls="--", label="white noise")
     for rows, colour, label in ((first, GRAY, "standard (N)"), (own, BLUE, "network of the panel")):
         for repetition, row in enumerate(rows):
-            style = {"color": colour, "lw": 1, "label": None if repetition else label}
-            axes.plot(range(1, len(row) + 1), 100 * np.cumsum(row), **style)
+            name = None if repetition else label
+            axes.plot(range(1, len(row) + 1), 100 * np.cumsum(row), color=colour, lw=1, label=name)
     axes.axvline(side / 2**0.5 / 3, color="black", lw=0.6, ls=":", label="third of the corner radius")
     axes.set(xlim=(0, len(rings)), ylim=(0, 101), yticks=(0, 50, 100))
     axes.locator_params(axis="x", nbins=3)
