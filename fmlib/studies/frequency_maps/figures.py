@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 from torch import from_numpy
 
 from fmlib.core.spectra import full_plane
@@ -24,7 +25,7 @@ MEASURES = {
 }
 
 #: Network -> its full name.
-NETWORKS = {"N": "standard\n(N)", "A": "adversarially\ntrained (A)"}
+NETWORKS = {"N": "standard (N)", "A": "adversarially trained (A)"}
 
 
 def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:
@@ -35,7 +36,7 @@ def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) ->
         names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.35 * len(names) + 0.5), len(names), 1 + len(KINDS), squeeze=False)
+        figure, grid = canvas((7.4, 1.05 * len(names) + 0.4), len(names), 1 + len(KINDS), squeeze=False)
         for index, (name, row) in enumerate(zip(names, grid, strict=True)):
             show(row[0], examples["x"][index].astype(float), "", vmin=0, vmax=1)
             row[0].set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
@@ -51,7 +52,7 @@ def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) ->
 def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequence[str]) -> Picture:
     """One row per network: its mean maps of each kind, DC in the middle, and the mean radial energy of single maps.
 
-    Mean maps share one colour scale, up to the largest value other than DC.
+    Mean maps share one logarithmic colour scale, from a thousandth of the largest value other than DC up to that value.
 
     Args:
         arrays: "mean.<network> <kind>" (H, W) and "radial.<network> <kind>" (64,), as in `frequency_maps.npz`.
@@ -59,14 +60,15 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
     """
     groups = [f"{network} {kind}" for network in networks for kind in KINDS]
     top = max(float(arrays[f"mean.{group}"].flat[1:].max()) for group in groups)
+    scale, colours = LogNorm(top / 1000, top), matplotlib.colormaps["magma"].with_extremes(bad="black")  # bad: zero
     with matplotlib.rc_context(STYLE):
-        size = (7.6, 1.7 * len(networks) + 0.9)
+        size = (7.6, 1.4 * len(networks) + 0.8)
         figure, grid = canvas(size, len(networks), 1 + len(KINDS), width_ratios=(1, 1, 1, 1, 1.8), squeeze=False)
         for network, row in zip(networks, grid, strict=True):
-            row[0].set_ylabel(NETWORKS[network], rotation=0, ha="right", va="center", fontsize=9)
+            row[0].set_ylabel(NETWORKS[network].replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontsize=9)
             for axes, (kind, (colour, line)) in zip(row, KINDS.items(), strict=False):
                 plane = centred(arrays[f"mean.{network} {kind}"])
-                picture = show(axes, plane, "", vmin=0, vmax=top, cmap="magma")
+                picture = show(axes, plane, "", norm=scale, cmap=colours)
                 energy = arrays[f"radial.{network} {kind}"]
                 radii = (np.arange(len(energy)) + 0.5) / len(energy)
                 row[-1].plot(radii, energy, color=colour, linestyle=line, linewidth=1.4, label=kind)
@@ -76,7 +78,7 @@ def figure_attacked_frequencies(arrays: Mapping[str, np.ndarray], networks: Sequ
         grid[0, -1].legend(frameon=False, handlelength=1.6)
         grid[-1, -1].set_xlabel("radius / corner radius")
         figure.colorbar(
-            picture, ax=grid[:, :-1], label="mean map", extend="max", location="bottom", shrink=0.5, aspect=40
+            picture, ax=grid[:, :-1], label="mean map", extend="both", location="bottom", shrink=0.5, aspect=40
         )
     return figure
 
@@ -92,7 +94,7 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     ways = {"all": (GRAY, -0.18, "shuffled among all images"), "class": (ORANGE, 0.18, "shuffled within classes")}
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.6, 0.34 * len(pairs) + 1.3), 1, len(MEASURES), sharey=True)
+        figure, grid = canvas((7.6, 0.32 * len(pairs) + 1.2), 1, len(MEASURES), sharey=True)
         for axes, (measure, title) in zip(grid, MEASURES.items(), strict=True):
             for way, (colour, shift, label) in ways.items():
                 chosen = table[(table["measure"] == measure) & (table["shuffled"] == way)]
@@ -100,12 +102,14 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
                 places = np.arange(len(pairs))
                 axes.barh(places + shift, rows["high"] - rows["low"], 0.3, rows["low"], color=colour, label=label)
                 if way == "class":
-                    axes.plot(rows["value"], places, "o", color=BLUE, markersize=5, label="paired maps", zorder=3)
+                    look = {"color": BLUE, "markersize": 5, "zorder": 3, "clip_on": False}
+                    axes.plot(rows["value"], places, "o", label="paired maps", **look)
             axes.set_title(title, fontsize=9)
             if measure != "svcca":  # it is far above 0 for any sets of this size
                 axes.axvline(0, color="black", linewidth=0.6)
-            axes.margins(x=0.12)
-        grid[0].set(yticks=range(len(pairs)), yticklabels=[_pair(*pair) for pair in pairs])
+            axes.use_sticky_edges = False
+            axes.margins(x=0.12, y=0.02)
+        grid[0].set_yticks(range(len(pairs)), [_pair(*pair) for pair in pairs], fontsize=8)
         grid[0].invert_yaxis()
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
@@ -113,11 +117,11 @@ def figure_similarity(table: pd.DataFrame) -> Picture:
 
 
 def _pair(first: str, second: str) -> str:
-    """The label of a comparison: "N: essential, PGD", or "N, A: essential" for two networks."""
+    """The label of a comparison, in two lines: the network or networks, and the two kinds of map."""
     (network, kind), (other_network, other_kind) = first.split(), second.split()
     if network == other_network:
-        return f"{network}: {kind}, {other_kind}"
-    return f"{network}, {other_network}: {kind}"
+        return f"{NETWORKS[network]}:\n{kind}, {other_kind}"
+    return f"{network} and {other_network}:\n{kind}"
 
 
 def figure_class_maps(half: np.ndarray, names: Sequence[str]) -> Picture:
@@ -129,7 +133,7 @@ def figure_class_maps(half: np.ndarray, names: Sequence[str]) -> Picture:
     """
     planes = full_plane(from_numpy(half.astype(np.float32)), 2 * (half.shape[-1] - 1)).mean(1).numpy()
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 1.9), 1, len(names), squeeze=False)
+        figure, grid = canvas((7.4, 1.7), 1, len(names), squeeze=False)
         for axes, plane, name in zip(grid[0], planes, names, strict=True):
             picture = show(axes, centred(plane), name, vmin=0, vmax=1, cmap="viridis")
         figure.colorbar(picture, ax=grid, label="map", ticks=(0, 0.5, 1), pad=0.01, shrink=0.8)
@@ -144,7 +148,7 @@ def figure_class_transfer(rates: Mapping[str, np.ndarray], names: Sequence[str])
         names: of the classes.
     """
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.6, 3.4), 1, len(rates), sharey=True)
+        figure, grid = canvas((7.6, 3.1), 1, len(rates), sharey=True)
         for axes, (title, rate) in zip(grid, rates.items(), strict=True):
             picture = axes.imshow(rate, vmin=0, vmax=100, cmap="cividis", aspect="auto")
             for (row, column), value in np.ndenumerate(rate):

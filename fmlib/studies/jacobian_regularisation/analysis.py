@@ -282,8 +282,10 @@ def _cell(measured: Measured, digits: int) -> str:
 
 
 def _html(table: pd.DataFrame) -> HTML:
+    """A table whose cells do not wrap; where it is too wide, it scrolls."""
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(escape=False, border=0))
+        page = table.to_html(escape=False, border=0)
+    return HTML(f'<div style="font-size: 0.8em; overflow-x: auto; white-space: nowrap">{page}</div>')
 
 
 # ------------------------------------------------------------------------------------------------ numbers in the text

@@ -1,12 +1,12 @@
 """Figures of the chapter on Jacobian frequency regularisation.
 
-Colour shows the bias of a network, and marker and line style its training. Names are those of `Profile.training`, such
-as "F+".
+Names of networks are those of `Profile.training`, such as "F+". Panels with one network each come in the order of
+`TRAININGS` and `BIASES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -17,26 +17,37 @@ from torch import from_numpy
 
 from fmlib.core.intervals import Measured
 from fmlib.core.spectra import full_plane, radius
-from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
+from fmlib.pipeline.plotting import (
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    VERMILION,
+    Picture,
+    canvas,
+    centred,
+    show,
+)
 
-#: First letter of a network's name -> its training, marker and line style.
-TRAININGS = {
-    "N": ("standard", "o", "-"),
-    "F": ("FGSM-trained", "s", "--"),
-    "A": ("adversarially trained", "^", ":"),
-}
+#: First letter of a network's name -> its training and marker.
+TRAININGS = {"N": ("standard", "o"), "F": ("FGSM-trained", "s"), "A": ("adversarially trained", "^")}
 
 #: The rest of a network's name -> its bias and colour.
 BIASES = {
     "": ("", GRAY),
     "+": ("JaFR low", BLUE),
-    "-": ("JaFR high", VERMILION),
     "++": ("10\N{MULTIPLICATION SIGN} JaFR low", "#003B5C"),
+    "-": ("JaFR high", VERMILION),
     "--": ("10\N{MULTIPLICATION SIGN} JaFR high", "#7A3400"),
     "_low": ("Fourier sensitivity low", GREEN),
     "_high": ("Fourier sensitivity high", ORANGE),
-    "_small": ("Jacobian norm", "#CC79A7"),
+    "_small": ("Jacobian norm", PURPLE),
 }
+
+#: Panels in a row of the figure of Jacobians.
+COLUMNS = 7
 
 
 def minus(text: str) -> str:
@@ -50,58 +61,80 @@ def full_name(name: str) -> str:
     return f"{', '.join(filter(None, parts))} ({minus(name)})"
 
 
-def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, np.ndarray]) -> Picture:
-    """Each network's mean Jacobian over the plane (top), and the share of its power within each radius (bottom).
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of networks in the order in which figures show them."""
+    trainings, biases = list(TRAININGS), list(BIASES)
+    return sorted(names, key=lambda name: (trainings.index(name[0]), biases.index(name[1:])))
 
-    The bottom left shows networks trained without attacks, the bottom right those trained with attacks.
+
+def _title(name: str) -> str:
+    """A network's full name in lines short enough for a narrow panel."""
+    training, bias = TRAININGS[name[0]][0], BIASES[name[1:]][0]
+    words = f"{training}\n{bias}".strip().replace("\n", ",\n").replace(",\nFourier ", ", Fourier\n")
+    return f"{words}\n({minus(name)})"
+
+
+def figure_jacobians(amplitudes: Mapping[str, np.ndarray], shares: Mapping[str, np.ndarray]) -> Picture:
+    """One panel per network: its mean Jacobian over the plane, and below it the share of power within each radius.
+
+    Every panel repeats the shares of the first network in gray.
 
     Args:
         amplitudes: name -> (repetitions, H, W // 2 + 1); the first repetition is shown.
         shares: name -> (repetitions, rings), share of power at radius 1, 2, ...; one line per repetition.
     """
-    planes = {name: full_plane(from_numpy(one[0]).float(), one.shape[1]).numpy() for name, one in amplitudes.items()}
-    side = next(iter(planes.values())).shape[0]
+    names = in_order(amplitudes)
+    blocks = -(-len(names) // COLUMNS)
     with matplotlib.rc_context(STYLE):
-        figure = Picture(figsize=(7.4, 6.8), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))  # type: ignore[misc]
-        grid = above.subplots(2, (len(planes) + 1) // 2, squeeze=False)
-        for axes in grid.flat[len(planes) :]:
+        heights = (1, 0.8) * blocks
+        figure, grid = canvas((7.6, 2.3 * blocks + 0.3), 2 * blocks, COLUMNS, height_ratios=heights, squeeze=False)
+        for axes in grid.flat:
             axes.set_axis_off()
-        for axes, (name, plane) in zip(grid.flat, planes.items(), strict=False):
-            image = show(axes, centred(plane / plane.mean()), minus(name), cmap="magma", norm=LogNorm(0.2, 5))
-        bar = above.colorbar(image, ax=grid, label="amplitude / its mean", shrink=0.8, pad=0.01)
+        for place, name in enumerate(names):
+            block, column = divmod(place, COLUMNS)
+            above, below = grid[2 * block : 2 * block + 2, column]
+            plane = full_plane(from_numpy(amplitudes[name][0]).float(), amplitudes[name].shape[1]).numpy()
+            image = show(above, centred(plane / plane.mean()), "", cmap="magma", norm=LogNorm(0.2, 5))
+            above.set_axis_on()
+            above.set_title(_title(name), fontsize=7)
+            _draw_shares(below, shares[name], shares[names[0]], plane.shape[0])
+            if column == 0:
+                below.set_ylabel("power\nwithin (%)", fontsize=7)
+            else:
+                below.tick_params(labelleft=False)
+            if place + COLUMNS >= len(names):
+                below.set_xlabel("radius", fontsize=7)
+        bar = figure.colorbar(
+            image, ax=grid, label="amplitude / its mean (planes)", location="bottom", shrink=0.4, aspect=40
+        )
         bar.set_ticks([0.2, 0.5, 1, 2, 5], labels=["0.2", "0.5", "1", "2", "5"])
         bar.minorticks_off()
-        left, right = below.subplots(1, 2, sharey=True)
-        for name, rows in shares.items():
-            _draw_shares(left if name[0] == "N" else right, name, rows)
-        for axes in (left, right):
-            _draw_references(axes, side)
-        lines = {line.get_label(): line for axes in (left, right) for line in axes.get_legend_handles_labels()[0]}
-        below.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False)
-        left.set_ylabel("power within the radius (%)")
+        handles, labels = grid[1, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def _draw_shares(axes: Axes, name: str, rows: np.ndarray) -> None:
-    """A network's cumulative power by radius, one line per row of `rows` (repetitions, rings)."""
-    _, _, style = TRAININGS[name[0]]
-    for repetition, row in enumerate(rows):
-        label = full_name(name) if repetition == 0 else None
-        axes.plot(range(1, len(row) + 1), 100 * np.cumsum(row), style, color=BIASES[name[1:]][1], lw=1.3, label=label)
+def _draw_shares(axes: Axes, own: np.ndarray, first: np.ndarray, side: int) -> None:
+    """Cumulative power by radius, one line per row (repetitions, rings), on a plane of `side` pixels.
 
-
-def _draw_references(axes: Axes, side: int) -> None:
-    """The cumulative power of white noise on a plane of `side` pixels, and a third of the corner radius."""
+    For reference: the first network, white noise, and a third of the corner radius.
+    """
     rings = np.bincount(radius(side, side).round().long().flatten())[1:]
     white = 100 * rings.cumsum() / rings.sum()
-    axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.7, label="white noise")
-    axes.axvline(side / 2**0.5 / 3, color=GRAY, lw=0.7, ls=":")
-    axes.set(xlabel="radius (cycles per image)", xlim=(0, len(rings)), ylim=(0, 101))
+    axes.set_axis_on()
+    axes.plot(range(1, len(rings) + 1), white, color="black", lw=0.6, ls="--", label="white noise")
+    for rows, colour, label in ((first, GRAY, "standard (N)"), (own, BLUE, "network of the panel")):
+        for repetition, row in enumerate(rows):
+            name = None if repetition else label
+            axes.plot(range(1, len(row) + 1), 100 * np.cumsum(row), color=colour, lw=1, label=name)
+    axes.axvline(side / 2**0.5 / 3, color="black", lw=0.6, ls=":", label="third of the corner radius")
+    axes.set(xlim=(0, len(rings)), ylim=(0, 101), yticks=(0, 50, 100))
+    axes.locator_params(axis="x", nbins=3)
+    axes.tick_params(labelsize=6.5)
 
 
 def figure_gains(corruptions: pd.DataFrame, bands: pd.DataFrame, median: float) -> Picture:
-    """Each biased network's gain over N: by corruption, in order of mean radius (left), and by noise band (right).
+    """One column per network: its gains over N by corruption, in order of mean radius (top), and by noise band.
 
     Args:
         corruptions, bands: columns name, radius (fraction of the corner radius), label, value, low and high (points).
@@ -109,25 +142,28 @@ def figure_gains(corruptions: pd.DataFrame, bands: pd.DataFrame, median: float) 
     """
     labels = corruptions.sort_values("radius")["label"].drop_duplicates().tolist()
     below = len(corruptions[corruptions["radius"] < median]["label"].unique())
-    names = list(dict.fromkeys(corruptions["name"]))
+    names = in_order(corruptions["name"].unique())
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = canvas((7.4, 3.6 + 0.7 * len(names)), 1, 2, width_ratios=(1.25, 1))
-        for index, name in enumerate(names):
-            shift = (index - (len(names) - 1) / 2) / len(names)
-            look = {"color": BIASES[name[1:]][1], "markersize": 4, "lw": 1.2}
-            rows, noise = corruptions[corruptions["name"] == name], bands[bands["name"] == name]
-            height = [labels.index(label) - 0.6 * shift for label in rows["label"]]
-            left.errorbar(rows["value"], height, xerr=_errors(rows), fmt="o", **look)
-            place = noise["radius"] + 0.03 * shift
-            right.errorbar(place, noise["value"], yerr=_errors(noise), fmt="o-", label=full_name(name), **look)
-        left.set_yticks(range(len(labels)), labels)
-        left.axhline(below - 0.5, color=GRAY, lw=0.7, ls=":")
-        left.axvline(0, color="black", lw=0.7)
-        right.axhline(0, color="black", lw=0.7)
-        left.set(xlabel="gain over N (points)", title="Corruptions, low to high frequency")
-        right.set(xlabel="radius of the noise / corner radius", title="Noise in one frequency band")
-        right.set_ylabel("gain over N (points)")
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        size, heights = (7.6, 0.17 * len(labels) + 2.5), (0.17 * len(labels), 1.3)
+        figure, (upper, lower) = canvas(size, 2, len(names), height_ratios=heights, sharey="row", squeeze=False)
+        for name, above, noise in zip(names, upper, lower, strict=True):
+            look = {"color": BLUE, "markersize": 4, "lw": 1.2}
+            rows = corruptions[corruptions["name"] == name]
+            height = [labels.index(label) for label in rows["label"]]
+            above.errorbar(rows["value"], height, xerr=_errors(rows), fmt="o", **look)
+            above.axhline(below - 0.5, color=GRAY, lw=0.7, ls=":")
+            above.axvline(0, color="black", lw=0.7)
+            above.set_title(_title(name), fontsize=9)
+            above.set_xlabel("gain (points)")
+            rows = bands[bands["name"] == name]
+            noise.errorbar(rows["radius"], rows["value"], yerr=_errors(rows), fmt="o-", **look)
+            noise.axhline(0, color="black", lw=0.7)
+            noise.set(xlabel="radius of the noise /\ncorner radius", xlim=(0, 1))
+        limits = np.array([axes.get_xlim() for axes in upper])
+        for axes in upper:
+            axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
+        upper[0].set_yticks(range(len(labels)), labels)
+        lower[0].set_ylabel("gain under noise in\none band (points)")
     return figure
 
 
@@ -139,21 +175,26 @@ def _errors(rows: pd.DataFrame) -> np.ndarray:
 def figure_jacobian_and_mask(pairs: Sequence[tuple[str, float, float]], correlation: Measured) -> Picture:
     """Low share of the dataset mask against that of the Jacobian, one point per network.
 
+    Colour shows the bias of a network, and the marker its training.
+
     Args:
         pairs: a network's name, the low share of its Jacobian, and that of its dataset mask.
-        correlation: the rank correlation in the title.
+        correlation: the rank correlation in the title; n counts kinds of network.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas((7.4, 3.8))
+        figure, axes = canvas((7.6, 3.2))
+        axes.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="equal shares")
         named: set[str] = set()
-        for name, jacobian, mask in pairs:
-            label = None if name in named else full_name(name)
-            _, marker, _ = TRAININGS[name[0]]
-            axes.plot(jacobian, mask, marker, color=BIASES[name[1:]][1], markersize=7, label=label)
-            named.add(name)
-        axes.set(xlabel="low-frequency share of the Jacobian's energy")
-        axes.set(ylabel="low-frequency share of the mask's energy")
+        for name in in_order({name for name, _, _ in pairs}):
+            marker = TRAININGS[name[0]][1]
+            look = {"color": BIASES[name[1:]][1], "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            for _, jacobian, mask in (pair for pair in pairs if pair[0] == name):
+                label = None if name in named else full_name(name)
+                axes.plot(jacobian, mask, marker, label=label, **look)
+                named.add(name)
+        axes.set(xlabel="low-frequency share of the Jacobian's energy", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set_ylabel("low-frequency share of the mask's energy")
         value, low, high = (minus(f"{number:.2f}") for number in correlation[:3])
-        axes.set_title(f"rank correlation {value} ({low} to {high})")
-        figure.legend(loc="outside right upper", frameon=False)
+        axes.set_title(f"rank correlation {value} ({low} to {high}), {correlation.n} kinds of network", fontsize=9)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure

@@ -93,6 +93,28 @@ def _ranged(value: float, bounds: list[float]) -> str:
     return f"{text[0]} ({text[1]} to {text[2]})"
 
 
+def minimal_table(compared: dict[str, Any]) -> pd.DataFrame:
+    """One row per network and number of steps of minimal masks, compared with the reference on the same images.
+
+    Args:
+        compared: an object of `solvers.measure`.
+    """
+    kept = {(row["case"], row["solver"]): row["kept"] for row in compared["rows"]}
+    images = {row["case"]: row["images"] for row in compared["rows"]}
+    rows = {}
+    for entry in compared["ratios"]:
+        case, solver = entry["case"], entry["solver"]
+        low, high = entry["excess_interval"]
+        if solver in ("slp-60", "slp-120"):
+            rows[network_name(case, images[case]), SOLVERS[solver]] = {
+                "speed-up": _ranged(entry["speed"], entry["speed_range"]),
+                "excess, as a ratio": f"{entry['excess']:.2f} ({low:.2f} to {high:.2f})",
+                "images with the lower excess": f"{entry['lower']:.1%}",
+                "predictions kept": f"{kept[case, solver]:.1%}",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def solver_numbers(compared: dict[str, Any]) -> dict[str, str]:
     """The numbers of a comparison for prose, from an object of `solvers.measure`.
 

@@ -29,7 +29,7 @@ def test_examples_show_each_image_and_its_maps_with_dc_in_the_dc_centred():
                 assert (shown(axes[5 * row + column]) == dc_centred(examples[kind][row])).all()
 
 
-def test_mean_maps_share_a_colour_scale_that_ignores_dc():
+def test_mean_maps_share_a_logarithmic_colour_scale_that_ignores_dc():
     arrays = {}
     for number, network in enumerate("NA"):
         for place, kind in enumerate(KINDS):
@@ -44,7 +44,8 @@ def test_mean_maps_share_a_colour_scale_that_ignores_dc():
         for column, kind in enumerate(KINDS):
             one = axes[5 * row + column]
             assert (shown(one) == dc_centred(arrays[f"mean.{network} {kind}"])).all()
-            assert one.get_images()[0].get_clim() == (0, top)
+            assert one.get_images()[0].get_clim() == (top / 1000, top)
+            assert one.get_images()[0].norm(top / 1000**0.5) == pytest.approx(0.5)
             line = axes[5 * row + 4].get_lines()[column]
             assert (line.get_ydata() == arrays[f"radial.{network} {kind}"]).all()
             assert line.get_xdata()[[0, -1]] == pytest.approx([1 / 128, 127 / 128])
@@ -61,13 +62,16 @@ def test_similarity_draws_one_dot_per_pairing_and_one_bar_per_way_of_shuffling()
                 rows.append(row | {"high": low + 0.3, "value": len(rows) // 2})
     table = pd.DataFrame(rows)
     picture = drawn(figures.figure_similarity(table))
-    assert [text.get_text() for text in picture.axes[0].get_yticklabels()] == ["N: essential, PGD", "N, A: essential"]
+    assert [text.get_text() for text in picture.axes[0].get_yticklabels()] == [
+        "standard (N):\nessential, PGD", "N and A:\nessential"
+    ]  # fmt: skip
     assert {text.get_text() for text in picture.legends[0].get_texts()} == {
         "shuffled among all images", "shuffled within classes", "paired maps"
     }  # fmt: skip
     for axes, measure in zip(picture.axes, figures.MEASURES, strict=True):
         own = table[table["measure"] == measure]
         dots = next(line for line in axes.get_lines() if line.get_color() == BLUE)
+        assert axes.get_xlim()[0] < dots.get_xdata().min() <= dots.get_xdata().max() < axes.get_xlim()[1]
         assert dots.get_xdata().tolist() == own[own["shuffled"] == "class"]["value"].tolist()
         bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
         for way, found in (("all", bars[:2]), ("class", bars[2:])):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from fmlib.core.intervals import Measured
-from fmlib.pipeline.plotting import BLUE, GREEN, VERMILION, Picture
+from fmlib.pipeline.plotting import GREEN, Picture
 from fmlib.studies.jacobian_regularisation.figures import (
     BIASES,
     TRAININGS,
@@ -46,20 +46,20 @@ def test_jacobians_are_drawn_with_dc_in_the_middle_and_shares_add_up():
     shares = {name: np.array([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8]]) for name in amplitudes}
     picture = drawn(figure_jacobians(amplitudes, shares))
     planes = [axes for axes in picture.axes if axes.get_images()]
-    assert [axes.get_title() for axes in planes] == ["N", "N\N{MINUS SIGN}", "F+"]
+    assert [axes.get_title().splitlines()[-1] for axes in planes] == ["(N)", "(N\N{MINUS SIGN})", "(F+)"]
     plane = np.asarray(planes[1].get_images()[0].get_array())
     first = amplitudes["N-"][0].astype(float)
     assert plane[SIDE // 2, SIDE // 2] / plane[SIDE // 2, SIDE // 2 - 1] == pytest.approx(
         first[0, 0] / first[0, 1], rel=1e-3
     )
     assert plane.mean() == pytest.approx(1, rel=1e-3)
-    left, right = [axes for axes in picture.axes if axes.get_xlabel() == "radius (cycles per image)"]
-    lines = {line.get_label(): line for line in left.lines}
-    assert set(lines) >= {full_name("N"), full_name("N-"), "white noise"}
-    assert full_name("F+") in {line.get_label() for line in right.lines}
-    assert lines[full_name("N")].get_ydata() == pytest.approx([50, 70, 100])
-    assert lines[full_name("N")].get_xdata().tolist() == [1, 2, 3]
-    assert sum(len(line.get_xdata()) == 3 for line in left.lines) == 4  # two networks, two seeds
+    panels = [axes for axes in picture.axes if "white noise" in {line.get_label() for line in axes.lines}]
+    assert len(panels) == 3
+    lines = {line.get_label(): line for line in panels[1].lines}
+    assert set(lines) >= {full_name("N"), "network of the panel", "white noise"}
+    assert lines["network of the panel"].get_ydata() == pytest.approx([50, 70, 100])
+    assert lines["network of the panel"].get_xdata().tolist() == [1, 2, 3]
+    assert sum(len(line.get_xdata()) == 3 for line in panels[1].lines) == 4  # the network and N, two seeds each
     noise = lines["white noise"].get_ydata()
     assert noise[0] == pytest.approx(100 * 8 / (SIDE**2 - 1))  # of radius 1 and sqrt(2)
     assert noise[-1] == pytest.approx(100)
@@ -79,17 +79,19 @@ def test_gains_are_drawn_in_order_of_radius_and_separated_at_the_median():
     labels, places = ["blur", "noise", "fog", "jpeg"], [0.4, 0.6, 0.1, 0.5]
     corruptions = gain_rows(labels, places, {"N+": [1, 4, -3, 2], "N-": [0, -1, 5, 6]})
     bands = gain_rows(["0.25", "0.75"], [0.25, 0.75], {"N+": [-1, 7], "N-": [3, -4]})
-    left, right = drawn(figure_gains(corruptions, bands, 0.45)).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["fog", "blur", "jpeg", "noise"]
-    assert left.lines[-2].get_ydata()[0] == 1.5
-    low = next(line for line in left.lines if to_hex(line.get_color()) == BLUE.lower() and len(line.get_xdata()) == 4)
-    values = dict(zip(map(round, low.get_ydata()), low.get_xdata(), strict=True))
+    low, high, low_noise, high_noise = drawn(figure_gains(corruptions, bands, 0.45)).axes
+    assert [label.get_text() for label in low.get_yticklabels()] == ["fog", "blur", "jpeg", "noise"]
+    assert [axes.get_title().splitlines()[-1] for axes in (low, high)] == ["(N+)", "(N\N{MINUS SIGN})"]
+    assert [line.get_ydata()[0] for line in low.lines if line.get_linestyle() == ":"] == [1.5]
+    points = next(line for line in low.lines if len(line.get_xdata()) == 4)
+    values = dict(zip(points.get_ydata(), points.get_xdata(), strict=True))
     assert values == {0: -3, 1: 1, 2: 2, 3: 4}
-    high = next(line for line in right.lines if to_hex(line.get_color()) == VERMILION.lower())
-    assert high.get_ydata().tolist() == [3, -4]
-    ends = left.collections[0].get_segments()
+    points = next(line for line in high_noise.lines if len(line.get_xdata()) == 2)
+    assert points.get_ydata().tolist() == [3, -4]
+    ends = low.collections[0].get_segments()
     assert [segment[:, 0].tolist() for segment in ends] == [[value - 2, value + 1] for value in (1, 4, -3, 2)]
-    assert [text.get_text() for text in left.figure.legends[0].get_texts()] == [full_name("N+"), full_name("N-")]
+    assert low.get_xlim() == high.get_xlim()
+    assert low_noise.get_ylim() == high_noise.get_ylim()
 
 
 def test_jacobian_and_mask_have_one_point_per_network_and_one_name_per_kind():
@@ -97,9 +99,15 @@ def test_jacobian_and_mask_have_one_point_per_network_and_one_name_per_kind():
         figure_jacobian_and_mask([("N", 0.1, 0.2), ("N", 0.2, 0.3), ("F_low", 0.4, 0.6)], Measured(0.5, -0.25, 0.75, 3))
     )
     (axes,) = picture.axes
-    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
+    diagonal, *lines = axes.lines
+    assert (diagonal.get_xdata() == diagonal.get_ydata()).all()
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines]
     assert points == [(0.1, 0.2), (0.2, 0.3), (0.4, 0.6)]
-    assert to_hex(axes.lines[2].get_color()) == GREEN.lower()
-    assert axes.lines[2].get_marker() == "s"
-    assert [text.get_text() for text in picture.legends[0].get_texts()] == [full_name("N"), full_name("F_low")]
-    assert axes.get_title() == "rank correlation 0.50 (\N{MINUS SIGN}0.25 to 0.75)"
+    assert to_hex(lines[2].get_color()) == GREEN.lower()
+    assert lines[2].get_marker() == "s"
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == [
+        "equal shares",
+        full_name("N"),
+        full_name("F_low"),
+    ]
+    assert axes.get_title() == "rank correlation 0.50 (\N{MINUS SIGN}0.25 to 0.75), 3 kinds of network"

@@ -189,6 +189,14 @@ def test_the_table_has_a_row_for_each_network_and_solver(compared):
     assert table.loc[("standard network (N), 64 px", "authors' schedule, one image at a time")]["speed-up"] == "\u2013"
 
 
+def test_minimal_masks_are_compared_with_the_reference(compared):
+    table = analysis.minimal_table(compared)
+    row = table.loc[("standard network (N), 64 px", "minimal masks, 60 steps")]
+    assert row["speed-up"] == analysis.solver_numbers(compared)["speed.laptop-64-N.slp-60"]
+    assert row["predictions kept"].endswith("%")
+    assert set(table.index.get_level_values(1)) <= {"minimal masks, 60 steps", "minimal masks, 120 steps"}
+
+
 def test_every_number_of_the_prose_is_text(compared):
     numbers = analysis.solver_numbers(compared)
     assert all(isinstance(text, str) for text in numbers.values())
