@@ -131,7 +131,7 @@ def test_synthetic_marks_class_tones_and_distractors():
 
 
 def test_accuracies_are_bars_of_each_network_and_kind():
-    index = pd.MultiIndex.from_product(["NA", range(2)], names=["regime", "repetition"])
+    index = pd.MultiIndex.from_product([list("NA"), range(2)], names=["regime", "repetition"])
     accuracy = pd.DataFrame({"standard": [79, 81, 70, 70], "masked": [78, 80, 69, 69], "attacked": 5.0}, index=index)
     (axes,) = drawn(figures.figure_attack(accuracy)).axes
     heights = [[bar.get_height() for bar in bars] for bars in axes.containers if hasattr(bars, "patches")]
