@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmlib.core.intervals import Measured, average, exact, min_max, paired, pooled_range, wilson
-from fmlib.core.spectra import correlation, low_share, ring_means
+from fmlib.core.spectra import angular_energy, correlation, low_share, ring_means
 from fmlib.pipeline.results import NotComputed, Results
 
 
@@ -135,4 +135,23 @@ def accuracies(results: Results) -> pd.DataFrame:
     repetitions = range(len(correct[f"standard.{regimes[0]}"]))
     return pd.DataFrame(
         columns, index=pd.MultiIndex.from_product([regimes, repetitions], names=["regime", "repetition"])
+    )
+
+
+def mask_shapes(results: Results) -> pd.DataFrame:
+    """Size and shape of the dataset masks, one row per regime: mean over repetitions, with the range in parentheses.
+
+    `saturated` is the share of a mask's entries below 0.05 or above 0.95, `anisotropy` the standard deviation of its
+    angular energy over the mean.
+    """
+    table = results.table("masks")
+    table = table[table["variant"] == "plain"].copy()
+    stacks = results.arrays("dataset_masks")
+    planes = [stacks[regime][repetition] for regime, repetition in zip(table["regime"], table["repetition"], strict=True)]
+    angular = [angular_energy(torch.from_numpy(plane)).numpy() for plane in planes]
+    table["saturated"] = [((plane < 0.05) | (plane > 0.95)).mean() for plane in planes]
+    table["anisotropy"] = [energy.std() / energy.mean() for energy in angular]
+    names = ["l1_share", "low_share", "mean_radius", "saturated", "anisotropy"]
+    return table.groupby("regime", sort=False)[names].agg(
+        lambda values: f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import from_numpy
 
@@ -67,16 +68,16 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
                 continue
             picture = centred(mask - masks["N"][0])
             low = show(grid[1, column], picture, f"{name} \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
-        figure.colorbar(top, ax=grid[0], label="mask", ticks=(0, 0.5, 1), pad=0.01)
-        figure.colorbar(low, ax=grid[1], label="difference", ticks=(-1, 0, 1), pad=0.01)
+        figure.colorbar(top, ax=grid[0], label="mask", ticks=(0, 0.5, 1), pad=0.01, shrink=0.6, aspect=12)
+        figure.colorbar(low, ax=grid[1], label="difference", ticks=(-1, 0, 1), pad=0.01, shrink=0.6, aspect=12)
     return figure
 
 
 def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 4: radial (left) and angular (right) energy of each network's mask minus that of N, in 64 bands.
 
-    Thin lines: pairs of networks with the same seed; thick line: their mean; gray: seed-to-seed variation, other
-    networks N minus the first; dotted: a third of the corner radius.
+    Line: mean over pairs of networks with the same seed, with bars from the smallest to the largest in every fourth band;
+    gray: seed-to-seed variation, other networks N minus the first; dotted: a third of the corner radius.
 
     Args:
         masks: regime -> (repetitions, H, W), of N at least as many as of any other.
@@ -92,8 +93,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
                 change = energy(from_numpy(masks[name])).numpy() - base[: len(masks[name])]  # (repetitions, bands)
                 one.axhline(0, color=GRAY, linewidth=0.8)
                 one.plot(position, (base[1:] - base[0]).T, color=GRAY, linewidth=0.7)
-                one.plot(position, change.T, color=BLUE, linewidth=0.7, alpha=0.5)
-                one.plot(position, change.mean(0), color=BLUE, linewidth=1.8)
+                _with_range(one, position, change)
                 one.set_title(f"{REGIMES[name]} \N{MINUS SIGN} {REGIMES['N']}", loc="left")
         for one in grid[:, 0]:
             one.axvline(1 / 3, color=VERMILION, linewidth=1, linestyle=":")
@@ -102,6 +102,19 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
         grid[-1, 1].set(xlabel="direction (degrees)", xlim=(0, 360), xticks=range(0, 361, 90))
         figure.supylabel("difference of band energy", fontsize=10)
     return figure
+
+
+def _with_range(axes: Axes, position: np.ndarray, values: np.ndarray) -> None:
+    """The mean of `values` (repetitions, bands) as a line, with bars over the repetitions in every fourth band."""
+    mean = values.mean(0)
+    bars = _to_extremes(values) if len(values) > 1 else None
+    axes.errorbar(position, mean, bars, color=BLUE, linewidth=1.5, elinewidth=1, errorevery=(1, 4))
+
+
+def _to_extremes(values: np.ndarray) -> np.ndarray:
+    """Distances of the mean over the first axis to the smallest and to the largest value: (2, ...)."""
+    mean = values.mean(0)
+    return np.stack((mean - values.min(0), values.max(0) - mean)).clip(0)  # rounding may put the mean outside
 
 
 def figure_scales(masks: Mapping[str, np.ndarray]) -> Picture:
@@ -198,25 +211,31 @@ def figure_synthetic(arrays: Mapping[str, np.ndarray]) -> Picture:
     return figure
 
 
-def figure_attack(rates: Mapping[str, Mapping[str, float]]) -> Picture:
+def figure_attack(accuracy: pd.DataFrame) -> Picture:
     """Accuracy of each network unmasked, with its dataset mask applied, and under the training attack.
 
+    Bars: means over repetitions; error bars: from the smallest to the largest.
+
     Args:
-        rates: "standard", "masked" and "attacked" -> regime -> percent.
+        accuracy: percent; one row per regime and repetition; columns standard, masked, attacked.
     """
     kinds = {
         "standard": ("unmasked", BLUE),
         "masked": ("dataset mask applied", GREEN),
         "attacked": ("under PGD", VERMILION),
     }
+    names = list(accuracy.index.unique("regime"))
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas((7.4, 2.6))
+        figure, axes = canvas((7.4, 2.8))
         for offset, (kind, (label, colour)) in enumerate(kinds.items()):
-            values = rates[kind]
-            places = np.arange(len(values)) + 0.27 * (offset - 1)
-            bars = axes.bar(places, list(values.values()), 0.25, color=colour, label=label)
-            axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=1)
-        axes.set_xticks(range(len(values)), [_narrow(name) for name in values])
+            values = np.stack([accuracy[kind].loc[name].to_numpy() for name in names], axis=1)  # (repetitions, regimes)
+            places = np.arange(len(names)) + 0.29 * (offset - 1)
+            axes.bar(places, values.mean(0), 0.27, color=colour, label=label)
+            if len(values) > 1:
+                axes.errorbar(places, values.mean(0), _to_extremes(values), fmt="none", ecolor="black", capsize=3)
+            for place, mean, top in zip(places, values.mean(0), values.max(0), strict=True):
+                axes.text(place, top + 2, f"{mean:.1f}", ha="center", va="bottom", fontsize=8)
+        axes.set_xticks(range(len(names)), [_narrow(name) for name in names])
         axes.set(ylabel="accuracy (%)", ylim=(0, 105))
         axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return figure
@@ -253,8 +272,8 @@ def figure_architectures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Pictu
             change = centred(row["A"] - row["N"])
             right = show(axes[2], change, "A \N{MINUS SIGN} N", vmin=-1, vmax=1, cmap="RdBu_r")
             axes[0].set_ylabel(name)
-        figure.colorbar(left, ax=grid[:, 1], label="mask", ticks=(0, 0.5, 1), pad=0.02)
-        figure.colorbar(right, ax=grid[:, 2], label="difference", ticks=(-1, 0, 1), pad=0.02)
+        figure.colorbar(left, ax=grid[:, 1], label="mask", ticks=(0, 0.5, 1), pad=0.02, shrink=0.4, aspect=12)
+        figure.colorbar(right, ax=grid[:, 2], label="difference", ticks=(-1, 0, 1), pad=0.02, shrink=0.4, aspect=12)
     return figure
 
 

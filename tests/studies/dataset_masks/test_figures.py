@@ -46,7 +46,7 @@ def test_masks_are_shown_above_their_differences_from_the_standard_network():
 
 
 def test_energies_are_paired_by_repetition_and_gray_shows_seed_to_seed_variation():
-    """Blue: each mask minus that of N of its repetition, and their mean; gray: other networks N minus the first."""
+    """Blue: the mean of each mask minus that of N of its repetition, with its range; gray: other networks N minus the first."""
     rng = np.random.default_rng(1)
     masks = {name: rng.random((count, SIDE, SIDE)) for name, count in (("N", 3), ("A", 2), ("S", 1))}
     picture = drawn(figures.figure_energies(masks))
@@ -60,7 +60,10 @@ def test_energies_are_paired_by_repetition_and_gray_shows_seed_to_seed_variation
             gray = [line.get_ydata() for line in axes.lines if line.get_color() == GRAY][1:]  # the first is zero
             blue = [line.get_ydata() for line in axes.lines if line.get_color() == BLUE]
             np.testing.assert_allclose(gray, energies["N"][1:] - energies["N"][0])
-            np.testing.assert_allclose(blue, [*change, change.mean(0)])
+            np.testing.assert_allclose(blue, [change.mean(0)])
+            ends = [segment[:, 1] for bars in axes.collections for segment in bars.get_segments()]
+            wanted = np.stack((change.min(0), change.max(0)), axis=1)[1::4]
+            np.testing.assert_allclose(np.reshape(ends, (-1, 2)), wanted if len(change) > 1 else np.empty((0, 2)))
     drawn(figures.figure_energies({name: stack[:1] for name, stack in masks.items()}))  # no other network N
 
 
@@ -128,10 +131,14 @@ def test_synthetic_marks_class_tones_and_distractors():
 
 
 def test_accuracies_are_bars_of_each_network_and_kind():
-    rates = {kind: {"N": 80.0 - n, "A": 70.0 - n} for n, kind in enumerate(("standard", "masked", "attacked"))}
-    (axes,) = drawn(figures.figure_attack(rates)).axes
-    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
-    assert heights == [[80, 70], [79, 69], [78, 68]]
+    index = pd.MultiIndex.from_product([list("NA"), range(2)], names=["regime", "repetition"])
+    accuracy = pd.DataFrame({"standard": [79, 81, 70, 70], "masked": [78, 80, 69, 69], "attacked": 5.0}, index=index)
+    (axes,) = drawn(figures.figure_attack(accuracy)).axes
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers if hasattr(bars, "patches")]
+    assert heights == [[80, 70], [79, 69], [5, 5]]
+    assert [text.get_text() for text in axes.texts] == ["80.0", "70.0", "79.0", "69.0", "5.0", "5.0"]
+    ends = [segment[:, 1].tolist() for bars in axes.collections for segment in bars.get_segments()]
+    assert ends == [[79, 81], [70, 70], [78, 80], [69, 69], [5, 5], [5, 5]]
     assert legend(axes) == ["unmasked", "dataset mask applied", "under PGD"]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["standard\n(N)", "adversarially\ntrained (A)"]
