@@ -1,4 +1,4 @@
-"""What chapters call: load results, show source beside equations, quote numbers in prose, tabulate claims."""
+"""What chapters call: load results, show source beside equations, show claims and numbers as cards and tables."""
 
 from __future__ import annotations
 
@@ -30,13 +30,6 @@ from fmlib.studies.shared.profiles import profile as profile_named
 def class_names(results: Results) -> list[str]:
     """The names of the classes, in the order of their labels."""
     return [str(name) for name in results.arrays("samples")["classes"]]
-
-
-try:
-    from myst_nb import glue as _glue
-except ImportError:  # on a machine that runs chapters but does not build the book
-
-    def _glue(name: str, variable: Any, display: bool = False) -> None: ...
 
 
 def greet() -> None:
@@ -102,25 +95,6 @@ def published(name: str) -> Results:
 def source(function: Callable[..., Any]) -> Code:
     """A function's source code, to show beside the equation that it implements."""
     return Code(inspect.getsource(function), language="python")
-
-
-def glue(**values: Any) -> None:
-    """Name values for use in prose, as text that is already formatted."""
-    for name, value in values.items():
-        _glue(name, value, display=False)
-
-
-def glue_claims(results: Results, *families: str, prefix: str = "") -> None:
-    """Name the numbers of claims for prose: `<id>`, `<id>.interval`, `<id>.published`, `<id>.n`, `<id>.verdict`.
-
-    Args:
-        families: the first parts of the claims' ids, such as "T1" for "T1.N.gap".
-        prefix: put before every name, such as "paper.".
-    """
-    for row in results.claims():
-        if row["id"].split(".")[0] in families:
-            texts = {"" if name == "value" else f".{name}": text for name, text in readable(row).items()}
-            glue(**{prefix + row["id"] + suffix: text for suffix, text in texts.items()})
 
 
 def findings(
@@ -278,14 +252,3 @@ def verdicts_table(results: Results) -> HTML:
     columns["claims of the papers"] = [f"{papers.get(verdict, 0):,}" for verdict in found]
     columns["controls of ours"] = [f"{controls.get(verdict, 0):,}" for verdict in found]
     return HTML(style() + _as_html(columns).data)
-
-
-def glue_verdicts(results: Results) -> None:
-    """Name, for the sources "paper" and "control", how many claims there are and have each verdict.
-
-    The names are `count.<source>` and `verdicts.<source>`, and `by_construction` for the claims that are not counted.
-    """
-    for source in ("paper", "control"):
-        count = sum(verdicts(results, source).values())
-        glue(**{f"count.{source}": f"{count:,}", f"verdicts.{source}": verdict_words(results, source)})
-    glue(by_construction=str(sum(row["verdict"] == BY_CONSTRUCTION for row in results.claims())))

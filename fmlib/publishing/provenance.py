@@ -28,9 +28,6 @@ ENVIRONMENT, FILES = "application/vnd.fmlib.environment+json", "application/vnd.
 #: What the HTML of findings contains.
 FINDINGS = '<div class="findings">'
 
-#: The prefix of the kind of output that names a number for prose.
-GLUED = "application/papermill.record/"
-
 
 def record(folder: str) -> None:
     """Record what this kernel runs on, and after every cell which results files the cell read.
@@ -76,16 +73,11 @@ def shows(cell: NotebookNode) -> bool:
     return any("image/png" in data for data in bundles) or any(mark in page for page in pages for mark in marks)
 
 
-def glues(cell: NotebookNode) -> bool:
-    """Whether a cell names numbers for prose."""
-    return any(kind.startswith(GLUED) for output in cell.get("outputs", []) for kind in output.get("data", {}))
-
-
 def check(chapter: str, notebook: NotebookNode, opened: list[set[str]]) -> None:
     """Check that what the cells declare agrees with what they read.
 
     A figure or table declares every file that its own cell reads, and no file that was not read by then. Any other file
-    that a chapter reads is declared by some cell, unless the cell that reads it names numbers for prose.
+    that a chapter reads is declared by some cell.
 
     Args:
         opened: names of files, one set per cell.
@@ -101,7 +93,7 @@ def check(chapter: str, notebook: NotebookNode, opened: list[set[str]]) -> None:
         unread = ", ".join(sorted(own - known))
         require(not unread, f"{place}: made_from names {unread}, which the chapter does not open")
         require(bool(own) == shows(cell), f"{place}: every figure and table, and no other cell, has a made_from")
-        missing = ", ".join(sorted(files - (own or (files if glues(cell) else declared))))
+        missing = ", ".join(sorted(files - (own or declared)))
         require(not missing, f"{place}: opens {missing}, which made_from does not name")
 
 
