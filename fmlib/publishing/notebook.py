@@ -136,33 +136,31 @@ def numbers(values: dict[str, str]) -> HTML:
     return _as_html({"quantity": list(values), "value": list(values.values())})
 
 
-def claims_table(results: Results, chapter: str, key: Sequence[str] = (), linked: bool = False) -> HTML:
+def claims_table(results: Results, chapter: str, key: Sequence[str] = ()) -> HTML:
     """The claims of one chapter: statement and rule, source, published and measured value, n, verdict.
 
     Args:
         chapter: the name of the study.
         key: ids of claims that are shown; all others are folded below them. If empty, all are shown.
-        linked: whether each id links to the figure or section that shows the claim, and the statement ends with its
-            reference.
 
     Raises:
         FmlibError: a claim in `key` is unknown.
     """
     rows = [row for row in results.claims() if row["chapter"] == chapter]
     if not key:
-        return HTML(style() + _claims(rows, linked))
-    shown = _claims([results.claim(identity) for identity in key], linked)
-    folded = f"<summary>All {len(rows)} claims of this chapter</summary>{_claims(rows, linked)}"
+        return HTML(style() + _claims(rows))
+    shown = _claims([results.claim(identity) for identity in key])
+    folded = f"<summary>All {len(rows)} claims of this chapter</summary>{_claims(rows)}"
     return HTML(f'{style()}{shown}<details class="claims">{folded}</details>')
 
 
-def _claims(rows: list[dict[str, Any]], linked: bool) -> str:
+def _claims(rows: list[dict[str, Any]]) -> str:
     """A table of claims, as HTML."""
     cells = [readable(row) for row in rows]
     return _as_html(
         {
-            "id": [link(row) if linked else row["id"] for row in rows],
-            "claim": [f"{row['statement']}{reference(row) if linked else ''} {rule(row)}" for row in rows],
+            "id": [row["id"] for row in rows],
+            "claim": [f"{row['statement']} <em>{rule(row)}</em>" for row in rows],
             "source": [row["source"] for row in rows],
             "published": [cell["published"] for cell in cells],
             "measured": [cell["measured"] for cell in cells],

@@ -59,11 +59,6 @@ def better_determined(results: Results) -> Measured:
     return average(restart_correlations(results, "A") - restart_correlations(results, "N"))
 
 
-def network_agreement(results: Results, name: str) -> Measured:
-    """Mean over images of `network_correlations`."""
-    return average(network_correlations(results, name))
-
-
 def below_floor(results: Results) -> Measured:
     """Agreement between N's restarts minus that between two seeds, paired by image."""
     return average(restart_correlations(results, "N") - network_correlations(results, "seed"))

@@ -78,7 +78,7 @@ def found():
 
 def test_agreement_of_equal_and_of_inverted_masks(found):
     assert analysis.restart_agreement(found, "A").value == pytest.approx(1)
-    assert analysis.network_agreement(found, "architecture").value == pytest.approx(-1)
+    assert analysis.network_correlations(found, "architecture").mean() == pytest.approx(-1)
     assert analysis.restart_correlations(found, "N").shape == (5,)
     assert analysis.better_determined(found).value > 0.5
     assert analysis.core_share(found, "A").value == pytest.approx(100)
