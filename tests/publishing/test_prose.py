@@ -45,7 +45,7 @@ def test_a_chapter_opens_with_its_question_its_finding_and_a_caveat(notebook):
     if notebook.stem in WITHOUT_BOX:
         return
     head = next(text for text in markdown(notebook) if text.startswith("# "))
-    assert re.search(r"^# .+\n\n> \*\*Question\.\*\* [^$]+?> \*\*Finding\.\*\* [^$]+?> \*\*Caveat\.\*\* ", head), head
+    assert re.match(r"(?s)# [^\n]+\n\n> \*\*Question\.\*\* .+?> \*\*Finding\.\*\* .+?> \*\*Caveat\.\*\* ", head), head
 
 
 def test_links_between_chapters_lead_to_files(notebook):
