@@ -147,7 +147,9 @@ def mask_shapes(results: Results) -> pd.DataFrame:
     table = results.table("masks")
     table = table[table["variant"] == "plain"].copy()
     stacks = results.arrays("dataset_masks")
-    planes = [stacks[regime][repetition] for regime, repetition in zip(table["regime"], table["repetition"], strict=True)]
+    planes = [
+        stacks[regime][repetition] for regime, repetition in zip(table["regime"], table["repetition"], strict=True)
+    ]
     angular = [angular_energy(torch.from_numpy(plane)).numpy() for plane in planes]
     table["saturated"] = [((plane < 0.05) | (plane > 0.95)).mean() for plane in planes]
     table["anisotropy"] = [energy.std() / energy.mean() for energy in angular]

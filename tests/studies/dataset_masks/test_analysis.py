@@ -121,6 +121,6 @@ def test_shapes_of_masks_are_means_with_ranges():
     stacks = {"N": np.stack([np.full((SIDE, SIDE), 0.5), binary])}
     shares = {"l1_share": [0.5, 0.25], "low_share": [0.2, 0.2], "mean_radius": [0.5, 0.5]}
     masks = pd.DataFrame({"regime": "N", "repetition": [0, 1], "variant": "plain"} | shares)
-    shapes = analysis.mask_shapes(FakeResults(tables={"masks": masks}, arrays={"dataset_masks": stacks}))
+    shapes = analysis.mask_shapes(FakeResults(masks=masks, dataset_masks=stacks))
     assert shapes.loc["N", "l1_share"] == "0.375 (0.250 to 0.500)"
     assert shapes.loc["N", "saturated"] == "0.500 (0.000 to 1.000)"
