@@ -76,7 +76,7 @@ def figure_masks(masks: Mapping[str, np.ndarray]) -> Picture:
 def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 4: radial (left) and angular (right) energy of each network's mask minus that of N, in 64 bands.
 
-    Line: mean over pairs of networks with the same seed, with bars from the smallest to the largest in every fourth band;
+    Line: mean over pairs of networks with the same seed, with bars over the range in every fourth band;
     gray: seed-to-seed variation, other networks N minus the first; dotted: a third of the corner radius.
 
     Args:

@@ -112,3 +112,15 @@ def test_masks_of_two_sizes_are_compared_by_frequency_and_by_share_of_the_highes
     found = analysis.compare_sizes(small, stretched)
     assert float(found["by_share"]) < 0.1 < float(found["by_cycles"])
     assert float(found["correlation"]) < 0.7
+
+
+def test_shapes_of_masks_are_means_with_ranges():
+    """A mask of zeros and ones is saturated; one that is the same everywhere and in between is not."""
+    binary = np.zeros((SIDE, SIDE))
+    binary[0, 1] = binary[0, -1] = 1
+    stacks = {"N": np.stack([np.full((SIDE, SIDE), 0.5), binary])}
+    shares = {"l1_share": [0.5, 0.25], "low_share": [0.2, 0.2], "mean_radius": [0.5, 0.5]}
+    masks = pd.DataFrame({"regime": "N", "repetition": [0, 1], "variant": "plain"} | shares)
+    shapes = analysis.mask_shapes(FakeResults(masks=masks, dataset_masks=stacks))
+    assert shapes.loc["N", "l1_share"] == "0.375 (0.250 to 0.500)"
+    assert shapes.loc["N", "saturated"] == "0.500 (0.000 to 1.000)"

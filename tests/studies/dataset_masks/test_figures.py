@@ -46,7 +46,7 @@ def test_masks_are_shown_above_their_differences_from_the_standard_network():
 
 
 def test_energies_are_paired_by_repetition_and_gray_shows_seed_to_seed_variation():
-    """Blue: the mean of each mask minus that of N of its repetition, with its range; gray: other networks N minus the first."""
+    """Blue: the mean of each mask minus that of N of its repetition, with its range; gray: other N minus the first."""
     rng = np.random.default_rng(1)
     masks = {name: rng.random((count, SIDE, SIDE)) for name, count in (("N", 3), ("A", 2), ("S", 1))}
     picture = drawn(figures.figure_energies(masks))
