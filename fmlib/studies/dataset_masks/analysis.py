@@ -155,5 +155,5 @@ def mask_shapes(results: Results) -> pd.DataFrame:
     table["anisotropy"] = [energy.std() / energy.mean() for energy in angular]
     names = ["l1_share", "low_share", "mean_radius", "saturated", "anisotropy"]
     return table.groupby("regime", sort=False)[names].agg(
-        lambda values: f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+        lambda values: f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
     )

@@ -84,7 +84,7 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 0.8 + 1.4 * len(names)), len(names), 2, sharex="col", sharey="col", squeeze=False)
+        figure, grid = canvas((7.4, 0.8 + 1.0 * len(names)), len(names), 2, sharex="col", sharey="col", squeeze=False)
         for energy, axes in ((radial_energy, grid[:, 0]), (angular_energy, grid[:, 1])):
             base = energy(from_numpy(masks["N"])).numpy()
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]

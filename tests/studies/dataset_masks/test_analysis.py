@@ -122,5 +122,5 @@ def test_shapes_of_masks_are_means_with_ranges():
     shares = {"l1_share": [0.5, 0.25], "low_share": [0.2, 0.2], "mean_radius": [0.5, 0.5]}
     masks = pd.DataFrame({"regime": "N", "repetition": [0, 1], "variant": "plain"} | shares)
     shapes = analysis.mask_shapes(FakeResults(masks=masks, dataset_masks=stacks))
-    assert shapes.loc["N", "l1_share"] == "0.375 (0.250 to 0.500)"
-    assert shapes.loc["N", "saturated"] == "0.500 (0.000 to 1.000)"
+    assert shapes.loc["N", "l1_share"] == "0.38 (0.25 to 0.50)"
+    assert shapes.loc["N", "saturated"] == "0.50 (0.00 to 1.00)"
