@@ -66,7 +66,7 @@ def error_table(results: Results) -> pd.DataFrame:
     The columns are images without an added frequency, and with one below and above a third of the corner radius.
     """
     names = [f"{name} ({regime})".replace("-", "\N{MINUS SIGN}") for regime, name in NETWORKS.items()]
-    columns: dict[str, list[str]] = {"network": names}
+    columns: dict[str, list[str]] = {}
     for title, shares in (
         ("no added frequency", lambda regime: results.arrays("heat_maps")[f"clean.{regime}"].astype(float)),
         ("low frequency added", lambda regime: band_errors(results, regime, low=True)),
@@ -74,7 +74,7 @@ def error_table(results: Results) -> pd.DataFrame:
     ):
         means = [average(100 * shares(regime)) for regime in NETWORKS]
         columns[title] = [f"{mean.value:.1f}% ({mean.low:.1f} to {mean.high:.1f})" for mean in means]
-    return pd.DataFrame(columns).set_index("network")
+    return pd.DataFrame(columns, index=pd.Index(names)).rename_axis(columns="network")
 
 
 def ring_errors(results: Results, regime: str, rings: int = 15) -> list[Measured]:
