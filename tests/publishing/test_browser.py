@@ -68,13 +68,11 @@ def test_a_request_elsewhere_and_an_error_are_noticed(address, visit):
     assert any("on purpose" in line for line in seen.errors)
 
 
-def test_equations_are_drawn_numbered_and_referred_to(address, visit):
+def test_equations_are_drawn(address, visit):
     page = visit(f"{address}/harmonic_distortion.html").page
     equations = page.locator("div.math")
     assert page.locator("div.math > mjx-container > svg").count() == equations.count() > 3
     assert page.locator("mjx-container [data-mml-node='merror']").count() == 0
-    assert page.locator("#equation-square-of-two-tones .eqno").inner_text().startswith("(1)")
-    assert page.locator("a[href='#equation-square-of-two-tones']", has_text="(1)").count() > 1
 
 
 @pytest.mark.parametrize("name", ["how_to_run", "bibliography"])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from fmlib.core.intervals import Measured, paired
+from fmlib.core.intervals import Measured, average, paired
 from fmlib.core.spectra import column_weights, corner_radius, full_plane, radius
 from fmlib.pipeline.results import Results
-from fmlib.studies.fourier_heat_maps.experiment import NETWORKS, STRENGTH
-from fmlib.studies.shared.profiles import profile
+from fmlib.studies.fourier_heat_maps.experiment import NETWORKS
 
 
 def heat_errors(results: Results, regime: str) -> torch.Tensor:
@@ -60,20 +60,32 @@ def masks(results: Results) -> dict[str, np.ndarray]:
     return {regime: full_plane(half, half.shape[0]).numpy() for regime, half in halves.items()}
 
 
-def numbers(results: Results) -> dict[str, str]:
-    """Number of images, norm of the perturbation and error rates in percent, formatted for prose.
+def error_table(results: Results) -> pd.DataFrame:
+    """Error rates in percent with 95% intervals over images, as text: one row per network.
 
-    `clean.N` is the error rate without an added frequency, `low.N` and `high.N` those with one below and above a third
-    of the corner radius.
+    The columns are images without an added frequency, and with one below and above a third of the corner radius.
     """
-    arrays, size = results.arrays("heat_maps"), profile(results.profile).data.size
-    texts = {"images": f"{len(arrays['clean.N']):,}", "norm": f"{STRENGTH * size:.1f}", "strength": f"{STRENGTH:.3f}"}
-    for regime in NETWORKS:
-        texts[f"clean.{regime}"] = f"{100 * arrays[f'clean.{regime}'].mean():.1f}"
-        for name in ("low", "high"):
-            share = band_errors(results, regime, low=name == "low").mean()
-            texts[f"{name}.{regime}"] = f"{100 * share:.1f}"
-    return texts
+    names = [f"{name} ({regime})".replace("-", "\N{MINUS SIGN}") for regime, name in NETWORKS.items()]
+    columns: dict[str, list[str]] = {}
+    for title, shares in (
+        ("no added frequency", lambda regime: results.arrays("heat_maps")[f"clean.{regime}"].astype(float)),
+        ("low frequency added", lambda regime: band_errors(results, regime, low=True)),
+        ("high frequency added", lambda regime: band_errors(results, regime, low=False)),
+    ):
+        means = [average(100 * shares(regime)) for regime in NETWORKS]
+        columns[title] = [f"{mean.value:.1f}% ({mean.low:.1f} to {mean.high:.1f})" for mean in means]
+    return pd.DataFrame(columns, index=pd.Index(names)).rename_axis(columns="network")
+
+
+def ring_errors(results: Results, regime: str, rings: int = 15) -> list[Measured]:
+    """Error rate in percent, averaged over the frequencies of each ring of equal width, from DC to the corner."""
+    errors = heat_errors(results, regime).double()
+    height, width = errors.shape[1], 2 * (errors.shape[2] - 1)
+    position = radius(height, width)[:, : width // 2 + 1] / corner_radius(height, width)
+    ring = (position * rings).long().clamp_max(rings - 1)
+    weights = torch.stack([column_weights(width) * (ring == index) for index in range(rings)]).double()
+    shares = errors.flatten(1) @ weights.flatten(1).T / weights.sum((1, 2))  # (N, rings)
+    return [average(100 * share) for share in shares.T.numpy()]
 
 
 def rank_correlation(misclassified: Tensor, half: Tensor, *, seed: int, resamples: int = 1000) -> Measured:

@@ -41,7 +41,7 @@ def figure_harmonics(arrays: Mapping[str, np.ndarray], floor: float = 1e-6) -> P
     """
     names = ("identity", "softplus", "tanh", "relu", "hardtanh")
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7, 7.2), 5, 2, sharex="col", width_ratios=(1, 1.5))
+        figure, grid = canvas((7, 6.6), 5, 2, sharex="col", width_ratios=(1, 1.5))
         for letter, name, (wave, spectrum) in zip("ABCDE", names, grid, strict=True):
             wave.plot(arrays["time"], arrays["input"], color=GRAY, linewidth=1, linestyle=(0, (3, 2)))
             wave.plot(arrays["time"], arrays[f"wave_{name}"], color=BLUE, linewidth=2)
@@ -98,7 +98,7 @@ def figure_intermodulation(table: pd.DataFrame, floor: float = 1e-4) -> Picture:
     named = {"DC": "mean", "w1": "input tone", "w2": "input tone"}
     names = list(dict.fromkeys(table["activation"]))
     with matplotlib.rc_context(STYLE):
-        size = (7, 1.35 * len(names) + 1)
+        size = (7, 1.1 * len(names) + 1)
         figure, grid = canvas(size, len(names), 1, sharex=True)
         for name, axes in zip(names, grid, strict=True):
             rows = table[table["activation"] == name]

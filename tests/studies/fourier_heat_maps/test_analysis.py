@@ -77,10 +77,19 @@ def test_heat_maps_are_percentages_over_the_full_plane_beside_the_masks(opposite
     assert (analysis.masks(opposite)["A"] == LOW).all()
 
 
-def test_numbers_for_prose_are_percentages(opposite):
-    texts = analysis.numbers(opposite)
-    assert (texts["images"], texts["clean.N"], texts["low.N"], texts["high.N"]) == ("6", "16.7", "0.0", "100.0")
-    assert (texts["low.A"], texts["high.A"]) == ("100.0", "0.0")
+def test_error_rates_are_percentages(opposite):
+    table = analysis.error_table(opposite)
+    assert table.loc["standard (N)"].str.split("%").str[0].tolist() == ["16.7", "0.0", "100.0"]
+    assert table.loc["adversarially trained (A)"].str.split("%").str[0].tolist() == ["16.7", "100.0", "0.0"]
+
+
+def test_rings_divide_the_plane_from_dc_to_the_corner(opposite):
+    assert [mean.value for mean in analysis.ring_errors(opposite, "A", rings=3)] == [100, 0, 0]
+    dot = np.zeros((SIZE, SIZE), bool)
+    dot[0, 0] = True
+    means = analysis.ring_errors(heat_results(N=repeated(dot)), "N", rings=3)
+    assert means[0].value == pytest.approx(100 / LOW.sum())
+    assert means[0].n == 6
 
 
 # --------------------------------------------------------------------------------------------- rank correlation
