@@ -111,7 +111,8 @@ def findings(
         FmlibError: a claim is unknown.
     """
     cards = [_card(results.claim(identity), larger, (above or {}).get(identity, "")) for identity in identities]
-    return HTML(f"{style()}{FINDINGS}{''.join(cards)}</div>")
+    columns = ' style="--card: 14rem"' if above else ""
+    return HTML(f"{style()}{FINDINGS}{columns}>{''.join(cards)}</div>")
 
 
 def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:

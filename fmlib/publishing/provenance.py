@@ -26,7 +26,7 @@ from fmlib.publishing import status
 ENVIRONMENT, FILES = "application/vnd.fmlib.environment+json", "application/vnd.fmlib.files+json"
 
 #: What the HTML of findings contains.
-FINDINGS = '<div class="findings">'
+FINDINGS = '<div class="findings"'
 
 
 def record(folder: str) -> None:
