@@ -135,9 +135,8 @@ def _files(results: Results, names: list[str]) -> str:
 def _section(place: str, name: str, about: str, files: str, functions: list[Callable[..., Any]]) -> str:
     source = "\n\n".join(inspect.getsource(function) for function in functions)
     return (
-        f'<section id="{place}"><h3>{name}</h3><p>{about}</p>{files}'
-        f"<details><summary>Source of {name}</summary>{highlight(source, PythonLexer(), HtmlFormatter())}</details>"
-        "</section>"
+        f'<section id="{place}"><h3>{name}</h3><p>{about}</p><details><summary>Files and source of {name}</summary>'
+        f"{files}{highlight(source, PythonLexer(), HtmlFormatter())}</details></section>"
     )
 
 
