@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -74,6 +75,9 @@ def _serve(options: list[str], folder: str, environment: dict[str, str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    torch.set_num_threads(
+        1
+    )  # two chapters run at a time: threads of several processes on few cores wait for each other
     launch_new_instance(options)
 
 
