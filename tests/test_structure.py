@@ -50,7 +50,7 @@ STORED = [
     r'"(guarded|(F5\.)?likeness|behind)"',
     r'"P\.planted[.\w]*"',
     r'"B\.(exchanged|crossed)[.\w]*"',
-    r'"figure-(planted|crossed|exchanged)"',
+    r'"([\w.]+#)?figure-(planted|crossed|exchanged)"',
     r'"guards_code"',
 ]
 

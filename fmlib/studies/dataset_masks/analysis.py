@@ -157,3 +157,24 @@ def mask_shapes(results: Results) -> pd.DataFrame:
     return table.groupby("regime", sort=False)[names].agg(
         lambda values: f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
     )
+
+
+def similarity_to_standard(results: Results) -> pd.DataFrame:
+    """Correlation of the masks of each regime with those of the standard networks N: mean (range) over pairs.
+
+    One row per regime; columns "another seed" and "same seed". A pair of two networks N is counted once.
+    """
+    arrays = results.arrays("dataset_masks")
+    stacks = {name: torch.from_numpy(stack) for name, stack in arrays.items() if "." not in name}
+    rows: dict[str, dict[str, str]] = {}
+    for regime, stack in stacks.items():
+        values: dict[str, list[float]] = {"another seed": [], "same seed": []}
+        for i, standard in enumerate(stacks["N"]):
+            for j, mask in enumerate(stack):
+                if regime != "N" or i < j:
+                    values["same seed" if i == j else "another seed"].append(float(correlation(standard, mask)))
+        rows[regime] = {
+            column: f"{np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "\N{EN DASH}"
+            for column, found in values.items()
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

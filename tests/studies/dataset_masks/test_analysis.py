@@ -124,3 +124,12 @@ def test_shapes_of_masks_are_means_with_ranges():
     shapes = analysis.mask_shapes(FakeResults(masks=masks, dataset_masks=stacks))
     assert shapes.loc["N", "l1_share"] == "0.38 (0.25 to 0.50)"
     assert shapes.loc["N", "saturated"] == "0.50 (0.00 to 1.00)"
+
+
+def test_masks_of_each_regime_are_compared_with_those_of_the_standard_networks():
+    one, other = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 1.0], [1.0, 1.0]])  # their correlation is -1
+    stacks = {"N": np.stack([one, other]), "A": np.stack([one, one]), "N.half": one}
+    table = analysis.similarity_to_standard(FakeResults(dataset_masks=stacks))
+    assert list(table.index) == ["N", "A"]
+    assert table.loc["N"].tolist() == ["-1.00 (-1.00 to -1.00)", "\N{EN DASH}"]
+    assert table.loc["A"].tolist() == ["0.00 (-1.00 to 1.00)", "0.00 (-1.00 to 1.00)"]
