@@ -7,6 +7,8 @@ import pytest
 
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline.launchers import ray
+from fmlib.pipeline.results import benchmark
+from fmlib.publishing import build
 
 
 def test_the_words_of_the_launcher():
@@ -48,5 +50,14 @@ def test_a_head_that_does_not_answer():
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(FmlibError, match="no Ray cluster answers at 127.0.0.1"), ray.cluster(f"ray:127.0.0.1:{port}"):
+    with pytest.raises(FmlibError, match="no Ray cluster answers"), ray.cluster(f"ray:127.0.0.1:{port}"):
         pass
+
+
+def test_the_cost_on_the_page_is_that_of_the_benchmark():
+    rows = benchmark("solvers.json")["rows"]
+    (row,) = (row for row in rows if (row["case"], row["solver"]) == ("imagenet-160", "slp-60"))
+    text = " ".join((build.BOOK / "clusters.md").read_text().split())
+    assert f"{row['seconds']:.2f} s per image" in text
+    assert f"n = {row['images']} images" in text
+    assert f"= {50_000 * row['seconds'] / 3600:.1f} hours" in text

@@ -56,7 +56,7 @@ def cluster(
     if launcher == "local":
         require(cpus is gpus is None, "--cpus-per-task and --gpus-per-task need --launcher ray")
         return None
-    found = re.fullmatch(r"ray(?::([^:\s]+:\d{1,5}))?", launcher)
+    found = re.fullmatch(r"ray(?::([^:\s/]+:\d{1,5}))?", launcher)
     if found is None:
         raise FmlibError(f"--launcher must be local, ray or ray:HOST:PORT, not {launcher!r}")
     require(cpus is None or cpus >= 1, f"--cpus-per-task must be at least 1, not {cpus}")
