@@ -9,6 +9,7 @@ import logging
 import pickle
 import re
 import socket
+import subprocess
 import sys
 import threading
 import uuid
@@ -30,7 +31,7 @@ from fmlib.pipeline.scheduler import GRACE, attempt
 from fmlib.pipeline.store import Store, Task, with_inputs
 
 #: Seconds within which the head of a cluster must answer.
-PATIENCE = 5
+PATIENCE = 20
 #: Seconds after which the end of tasks is looked for again.
 INTERVAL = 1.0
 #: How often a task is begun if the node or the process that computes it dies.
@@ -128,14 +129,26 @@ def _connect(address: str) -> ModuleType:
     place = "on this machine" if address == "auto" else f"at {address}"
     mend = "start its head with 'ray start --head', and run fmlib on a machine of the cluster"
     try:
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), PATIENCE).close()
+        _require_answer(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, OverflowError, RuntimeError, ValueError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise FmlibError(f"no Ray cluster answers {place} ({reason}): {mend}") from error
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Let another process connect first: where anything but a cluster listens, Ray hangs or ends its process."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    try:
+        command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1])", address]
+        subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"silence for {PATIENCE} s") from error
+    except subprocess.CalledProcessError as error:
+        raise ConnectionError((error.stderr.strip().splitlines() or [""])[-1]) from error
 
 
 @dataclass(frozen=True)
