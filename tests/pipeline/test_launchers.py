@@ -1,6 +1,5 @@
 """What `--launcher` takes, and one line where Ray is missing or no cluster answers."""
 
-import socket
 import sys
 
 import pytest
@@ -43,14 +42,6 @@ def test_tasks_that_fit_on_a_node():
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(FmlibError, match="pip install 'fmlib\\[ray\\]'"), ray.cluster("ray"):
-        pass
-
-
-def test_a_head_that_does_not_answer():
-    pytest.importorskip("ray")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(FmlibError, match="no Ray cluster answers"), ray.cluster(f"ray:127.0.0.1:{port}"):
         pass
 
 
