@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: The profiles, for help texts: `fmlib.studies.shared.profiles` is not imported for them.
 PROFILE_NAMES = "quick, laptop or paper"
 
+#: How a model is named.
+MODEL_HELP = "torchvision:NAME, timm:NAME, package.module:factory, or FILE.pt2 written by torch.export.save."
+
 #: Words that cannot be parsed raise this; typer exports only a subclass.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -96,13 +99,7 @@ app.add_typer(store_app, name="store")
 
 @app.command()
 def explain(
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="torchvision:NAME, timm:NAME, package.module:factory, or FILE.pt2 written by torch.export.save.",
-        ),
-    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help=MODEL_HELP)],
     images: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of pictures; those below it count too.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the report; a former one is replaced.")],
     weights: Annotated[
@@ -154,13 +151,7 @@ def compare(
 
 @app.command()
 def playground(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="FILE.pt2 written by torch.export.save, torchvision:NAME, timm:NAME, or package.module:factory.",
-        ),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the page; a former one is replaced.")],
     weights: Annotated[
         Path | None,
