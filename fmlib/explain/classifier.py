@@ -149,8 +149,8 @@ class Classifier(nn.Module):
             FmlibError: as `pixels`, or the family is unknown.
 
         Example:
-            >>> pixels, _ = classifier.pixels(255 * images)
-            >>> bool((classifier.attack(255 * images) - pixels).abs().max() <= 2.01 / 255)
+            >>> attacked = fmlib.Classifier(network).attack(images)
+            >>> bool((attacked - images).abs().max() <= 2.01 / 255)
             True
         """
         pixels, labels = self.pixels(images, labels)
