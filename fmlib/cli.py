@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
     from fmlib.pipeline.disk.upkeep import Stored
     from fmlib.pipeline.experiment import Experiment
+    from fmlib.pipeline.launchers.ray import RayCluster
     from fmlib.pipeline.store import Store
     from fmlib.studies.shared.setup import Setup
 
 #: The profiles, for help texts: `fmlib.studies.shared.profiles` is not imported for them.
 PROFILE_NAMES = "quick, laptop or paper"
+
+#: How a model is named.
+MODEL_HELP = "torchvision:NAME, timm:NAME, package.module:factory, or FILE.pt2 written by torch.export.save."
 
 #: Words that cannot be parsed raise this; typer exports only a subclass.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -55,7 +59,26 @@ Workers = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Processes that compute side by side and share the threads (default: 2 on a multi-core CPU, else 1).",
+        help="Processes that compute side by side and share the threads (default: 2 on a multi-core CPU, else 1). "
+        "With --launcher ray: tasks at once (default: as many as fit).",
+    ),
+]
+Launcher = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray[:HOST:PORT]",
+        help="Compute on this machine, or on a Ray cluster: the one that this machine belongs to, or whose head is at "
+        "HOST:PORT. Store and data must be on disks that all nodes share.",
+    ),
+]
+CpusPerTask = Annotated[
+    int | None, typer.Option(metavar="N", help="With --launcher ray: processors for each task (default: 1).")
+]
+GpusPerTask = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="With --launcher ray: GPUs for each task, 0.5 if two tasks share one (default: 1 if the cluster has any).",
     ),
 ]
 
@@ -76,13 +99,7 @@ app.add_typer(store_app, name="store")
 
 @app.command()
 def explain(
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="torchvision:NAME, timm:NAME, package.module:factory, or FILE.pt2 written by torch.export.save.",
-        ),
-    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help=MODEL_HELP)],
     images: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of pictures; those below it count too.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the report; a former one is replaced.")],
     weights: Annotated[
@@ -134,13 +151,7 @@ def compare(
 
 @app.command()
 def playground(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="FILE.pt2 written by torch.export.save, torchvision:NAME, timm:NAME, or package.module:factory.",
-        ),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the page; a former one is replaced.")],
     weights: Annotated[
         Path | None,
@@ -189,22 +200,27 @@ def run(
             help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
         ),
     ] = False,
+    launcher: Launcher = "local",
+    cpus_per_task: CpusPerTask = None,
+    gpus_per_task: GpusPerTask = None,
 ) -> None:
     """Compute experiments. An interrupted run goes on where it was stopped."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
     from fmlib.core.device import BFLOAT16
+    from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
     from fmlib.studies import registry
     from fmlib.studies.dataset_masks.experiment import restore_networks
 
     chosen = registry.experiments(experiments or [])
+    place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
     if bfloat16:
         BFLOAT16.add("cpu")
     if published_networks:
         for name in restore_networks(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
             print(f"published: {name}")
-    _compute(chosen, setup, artifacts, workers)
+    _compute(chosen, setup, artifacts, workers, place)
 
 
 @app.command()
@@ -559,16 +575,22 @@ def _note(line: str) -> None:
     sys.stdout.flush()
 
 
-def _compute(chosen: Sequence[Experiment], setup: Setup, store: Store, workers: int | None) -> None:
+def _compute(
+    chosen: Sequence[Experiment],
+    setup: Setup,
+    store: Store,
+    workers: int | None,
+    cluster: RayCluster | None = None,
+) -> None:
     """Compute experiments, with bars in a terminal."""
     from fmlib.pipeline.progress import ProgressBars
     from fmlib.studies import registry
 
     if not setup.progress:
-        registry.run(chosen, setup, store, workers)
+        registry.run(chosen, setup, store, workers, cluster=cluster)
         return
     with ProgressBars(sys.stderr, partial(_seconds_per_pass, setup)) as bars:
-        registry.run(chosen, setup, store, workers, bars)
+        registry.run(chosen, setup, store, workers, bars, cluster)
 
 
 def _publish(chosen: Sequence[Experiment], setup: Setup, store: Store, results: Path) -> Any:

@@ -309,7 +309,7 @@ def test_a_terminal_shows_bars_unless_told_not_to(tmp_path, monkeypatch, quiet):
 
 
 def test_elsewhere_there_are_plain_lines(fmlib, monkeypatch):
-    monkeypatch.setattr(registry, "run", lambda chosen, setup, store, workers: store.say("computing it"))
+    monkeypatch.setattr(registry, "run", lambda chosen, setup, store, *_, **more: store.say("computing it"))
     code, out, errors = fmlib("run", "harmonics")
     assert (code, out, errors) == (0, "computing it\n", [])
 
@@ -414,7 +414,9 @@ def test_the_book_says_which_package_it_lacks(fmlib, monkeypatch):
 def test_book_build_computes_publishes_and_builds(fmlib, tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
-    monkeypatch.setattr(registry, "run", lambda chosen, setup, store, workers: called.append((len(chosen), workers)))
+    monkeypatch.setattr(
+        registry, "run", lambda chosen, setup, store, workers, **more: called.append((len(chosen), workers))
+    )
     monkeypatch.setattr(cli, "_publish", lambda chosen, setup, store, folder: called.append((len(chosen), folder)))
     monkeypatch.setattr(build, "build", lambda results: tmp_path / "index.html")
     code, out, _ = fmlib("book", "build", "--workers", "3")

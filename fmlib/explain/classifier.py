@@ -11,14 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmlib.core.attacks import perturb
 from fmlib.core.checks import check_classifier
+from fmlib.core.config import AttackSpec
+from fmlib.core.data import Split
 from fmlib.core.device import frozen
 from fmlib.core.errors import FmlibError, require
+from fmlib.core.heat_maps import errors
+from fmlib.core.jacobian import input_gradients
 
 #: Means and standard deviations by which torchvision's and timm's models are normalised, RGB.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: The largest standard deviation that can be one of pixels in [0, 1]; some models are normalised with 1.
 LARGEST_STD = 2
+#: The attack by default: two gray levels of 256.
+ATTACK = AttackSpec(epsilon=2 / 255, step=0.5 / 255, steps=10)
+#: Root mean square of the noise of heat maps by default, in each pixel.
+NOISE = 0.07
+#: Images that are attacked or differentiated together.
+BATCH = 16
 
 
 class Classifier(nn.Module):
@@ -114,6 +125,93 @@ class Classifier(nn.Module):
         with frozen(self), torch.no_grad():
             return torch.cat([self(part).argmax(1) for part in pixels.split(batch_size)])
 
+    def attack(
+        self,
+        images: Tensor,
+        labels: Tensor | int | None = None,
+        spec: AttackSpec = ATTACK,
+        *,
+        family: str = "PGD",
+        seed: int = 0,
+    ) -> Tensor:
+        """Adversarial images, untargeted.
+
+        Args:
+            images, labels: see `pixels`.
+            spec: radius, step length and number of steps, in units of pixels in [0, 1].
+            family: a key of `core.attacks.FAMILIES`.
+            seed: of the attack's random numbers.
+
+        Returns:
+            Pixels in [0, 1], (N, C, H, W).
+
+        Raises:
+            FmlibError: as `pixels`, or the family is unknown.
+
+        Example:
+            >>> attacked = fmlib.Classifier(network).attack(images)
+            >>> bool((attacked - images).abs().max() <= 2.01 / 255)
+            True
+        """
+        pixels, labels = self.pixels(images, labels)
+        parts = enumerate(zip(pixels.split(BATCH), labels.split(BATCH), strict=True))
+        attacked = [
+            perturb(self, *part, spec, seed=seed, purpose=f"report {number}", family=family) for number, part in parts
+        ]
+        return torch.cat(attacked)
+
+    def jacobian_spectrum(
+        self, images: Tensor, labels: Tensor | int | None = None, *, frequencies: Tensor | None = None
+    ) -> Tensor:
+        """Amplitude of the Fourier transform of each image's input gradient, averaged over channels.
+
+        Args:
+            images, labels: see `pixels`; the gradient is that of the cross-entropy with respect to the pixels.
+            frequencies: (F, 2), pairs (i, j) in cycles per image, if only these are wanted (default: the full plane).
+
+        Returns:
+            (N, H, W) with DC at (0, 0), or (N, F) for chosen frequencies.
+
+        Raises:
+            FmlibError: as `pixels`, or a frequency lies outside the plane.
+        """
+        pixels, labels = self.pixels(images, labels)
+        if frequencies is not None:
+            frequencies = _frequencies(frequencies, pixels)
+        parts = zip(pixels.split(BATCH), labels.split(BATCH), strict=True)
+        amplitude = torch.fft.fft2(torch.cat([input_gradients(self, *part) for part in parts])).abs().mean(1)
+        return amplitude if frequencies is None else amplitude[:, frequencies[:, 0], frequencies[:, 1]]
+
+    def heat_map(
+        self,
+        images: Tensor,
+        labels: Tensor | int | None = None,
+        *,
+        frequencies: Tensor | None = None,
+        noise: float = NOISE,
+        seed: int = 0,
+    ) -> Tensor:
+        """Whether noise of a single frequency changes the prediction, see `core.heat_maps.errors`.
+
+        Args:
+            images, labels: see `pixels`.
+            frequencies: (F, 2), pairs (i, j) in cycles per image. Each takes one forward pass per image, so the half
+                plane, which is the default, takes H * (W // 2 + 1) of them.
+            noise: its root mean square in each pixel, in units of pixels in [0, 1].
+            seed: of the signs of the noise.
+
+        Returns:
+            (N, H, W // 2 + 1) bool, or (N, F) for chosen frequencies, on the CPU: whether the label is lost.
+
+        Raises:
+            FmlibError: as `pixels`, a frequency lies outside the plane, or the noise is not positive.
+        """
+        pixels, labels = self.pixels(images, labels)
+        if frequencies is not None:
+            frequencies = _frequencies(frequencies, pixels)
+        norm = noise * math.sqrt(math.prod(pixels.shape[-2:]))
+        return errors(self, _Pixels(pixels, labels), norm, seed=seed, frequencies=frequencies)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
         if self.mean is None:
@@ -159,6 +257,28 @@ class Classifier(nn.Module):
             f"the images are black: their values in the range {low:g} to {high:g} reach {most:.3g} only. "
             "Were they divided by 255 twice?",
         )
+
+
+class _Pixels(Split):
+    """Images that are floats already."""
+
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at `index`, (B, C, H, W)."""
+        return self.images[index]
+
+
+def _frequencies(value: Any, pixels: Tensor) -> Tensor:
+    """Checked pairs (i, j), (F, 2) on the CPU, with i from 0 to H - 1 and j from 0 to W - 1."""
+    found = torch.as_tensor(value)
+    pairs = found.ndim == 2 and len(found) > 0 and found.shape[1] == 2 and not found.is_floating_point()
+    require(
+        pairs, f"frequencies must be whole numbers of shape (F, 2), not {found.dtype} of shape {tuple(found.shape)}"
+    )
+    size = torch.tensor(pixels.shape[-2:], device="cpu")
+    found = found.cpu().long()
+    inside = bool(((found >= -(size // 2)) & (found < size)).all())
+    require(inside, f"frequencies must lie in the plane of images of {size[0]} x {size[1]} pixels")
+    return found % size
 
 
 def _range(value: Any) -> tuple[float, float]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from fmlib.core.device import pick_device
 from fmlib.core.errors import FmlibError, require
 from fmlib.explain import card
-from fmlib.explain.classifier import Classifier
+from fmlib.explain.classifier import ATTACK, Classifier
 from fmlib.explain.fourier_mask import FourierMask
 from fmlib.explain.loading import find_images, load_image, load_model, load_names
-from fmlib.explain.report import ATTACK, DIRECTIONS, HEAT_IMAGES, RADII, SHARED_STEPS, measure
+from fmlib.explain.report import DIRECTIONS, HEAT_IMAGES, RADII, SHARED_STEPS, measure
 from fmlib.explain.shared_mask import BATCH
 from fmlib.pipeline.progress import duration
 

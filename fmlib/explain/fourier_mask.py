@@ -1,6 +1,7 @@
 """Fourier masks of anybody's model: the few frequencies of an image that preserve the model's loss.
 
-`FourierMask` prepares the model and the images, checks them, and learns the masks with `core`.
+`FourierMask` prepares the model and the images, checks them, and learns the masks with `core`. Its `classifier` checks
+images in the same way for attacks, Jacobian spectra and heat maps.
 """
 
 from __future__ import annotations

@@ -18,17 +18,12 @@ import torch
 from torch import Tensor
 
 from fmlib import __version__
-from fmlib.core.attacks import perturb
-from fmlib.core.config import AttackSpec
 from fmlib.core.controls import matched_control
-from fmlib.core.data import Split
 from fmlib.core.device import frozen, generator
 from fmlib.core.errors import require
-from fmlib.core.heat_maps import errors
 from fmlib.core.intervals import Measured, average, exact, wilson
-from fmlib.core.jacobian import input_gradients
 from fmlib.core.spectra import apply_mask, corner_radius, full_plane, low_share, radial_energy, radius
-from fmlib.explain.classifier import Classifier
+from fmlib.explain.classifier import ATTACK, NOISE, Classifier
 from fmlib.explain.explanation import Explanation
 from fmlib.explain.fourier_mask import FourierMask
 
@@ -36,10 +31,6 @@ from fmlib.explain.fourier_mask import FourierMask
 BANDS = 16
 #: Radii of the heat map as fractions of the Nyquist frequency, directions per radius, and its largest number of images.
 RADII, DIRECTIONS, HEAT_IMAGES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0), 4, 32
-#: Root mean square of the noise of the heat map in each pixel.
-NOISE = 0.07
-#: The attack: two gray levels of 256.
-ATTACK = AttackSpec(epsilon=2 / 255, step=0.5 / 255, steps=10)
 #: Steps of the mask of all images.
 SHARED_STEPS = 60
 SEED = 0
@@ -141,11 +132,11 @@ def measure(door: FourierMask, images: Tensor, *, say: Callable[[str], None] = l
         rows = [*_size(found), *_sufficiency(classifier, found), *_shared(classifier, dataset)]
         curves = _mask_curves(found, dataset)
         say("Jacobian spectrum")
-        rows += _jacobian(classifier, pixels, labels, curves)
+        rows += _jacobian(found, classifier.jacobian_spectrum(images, labels), curves)
         say("heat map")
-        radii, frequencies, heat = _heat_map(classifier, pixels, labels, rows, curves)
+        radii, frequencies, heat = _heat_map(classifier, images, found, rows, curves)
         say("attack")
-        rows += _attack(classifier, pixels, labels, curves)
+        rows += _attack(classifier, classifier.attack(images, labels, seed=SEED), found, curves)
     return Report(rows, curves, found, dataset, heat, frequencies, radii, time.perf_counter() - start)
 
 
@@ -260,14 +251,9 @@ def _mask_curves(found: Explanation, dataset: Explanation) -> dict[str, np.ndarr
     return curves | {name: _curve(energy.flatten(0, -2)) for name, energy in angular.items()}
 
 
-def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict[str, np.ndarray]) -> list[Row]:
-    """The spectrum of the input gradients, against that of the images."""
-    gradients = torch.cat(
-        [input_gradients(classifier, *part) for part in zip(pixels.split(16), labels.split(16), strict=True)]
-    )
-    amplitude, natural = (
-        torch.fft.fft2(plane).abs().mean(1) for plane in (gradients, pixels - pixels.mean((2, 3), True))
-    )
+def _jacobian(found: Explanation, amplitude: Tensor, curves: dict[str, np.ndarray]) -> list[Row]:
+    """The spectrum of the input gradients (N, H, W), against that of the images."""
+    natural = torch.fft.fft2(found.images - found.images.mean((2, 3), True)).abs().mean(1)
     curves["Jacobian radial"] = _curve(radial_energy(amplitude, BANDS))
     low, reference = (percent(low_share(plane)) for plane in (amplitude, natural))
     return [
@@ -283,19 +269,17 @@ def _jacobian(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: di
 
 
 def _heat_map(
-    classifier: Classifier, pixels: Tensor, labels: Tensor, rows: list[Row], curves: dict[str, np.ndarray]
+    classifier: Classifier, images: Tensor, found: Explanation, rows: list[Row], curves: dict[str, np.ndarray]
 ) -> tuple[list[float], np.ndarray, np.ndarray]:
     """Predictions changed by noise of single frequencies, against white noise; adds to `rows` and `curves`."""
-    height, width = pixels.shape[-2:]
-    count = min(len(pixels), HEAT_IMAGES)
-    radii, frequencies = heat_frequencies(height, width)
-    norm = NOISE * math.sqrt(height * width)
-    data = _Pixels(pixels[:count], labels[:count])
-    changed = errors(classifier, data, norm, seed=SEED, frequencies=frequencies).float()  # (N, F)
+    count = min(len(images), HEAT_IMAGES)
+    pixels, labels = found.images[:count], found.labels[:count]
+    radii, frequencies = heat_frequencies(*pixels.shape[-2:])
+    changed = classifier.heat_map(images[:count], labels, frequencies=frequencies, seed=SEED).float()  # (N, F)
     rings = changed.view(count, len(radii), DIRECTIONS).mean(2)  # (N, radii)
     curves["heat radial"] = _curve(rings)
-    noise = NOISE * torch.randn(data.images.shape, generator=generator(SEED, "white noise")).to(pixels)
-    white = classifier.predict((data.images + noise).clamp(0, 1)) != data.labels
+    noise = NOISE * torch.randn(pixels.shape, generator=generator(SEED, "white noise")).to(pixels)
+    white = classifier.predict((pixels + noise).clamp(0, 1)) != labels
     worst = int(rings.mean(0).argmax())
     rows.append(
         Row(
@@ -326,22 +310,9 @@ def heat_frequencies(height: int, width: int) -> tuple[list[float], Tensor]:
     return radii, torch.tensor(pairs)
 
 
-class _Pixels(Split):
-    """Images that are floats already."""
-
-    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The images at `index`, (B, C, H, W)."""
-        return self.images[index]
-
-
-def _attack(classifier: Classifier, pixels: Tensor, labels: Tensor, curves: dict[str, np.ndarray]) -> list[Row]:
+def _attack(classifier: Classifier, attacked: Tensor, found: Explanation, curves: dict[str, np.ndarray]) -> list[Row]:
     """Predictions kept under PGD, against random signs, and the spectrum of the perturbation."""
-    attacked = torch.cat(
-        [
-            perturb(classifier, *part, ATTACK, seed=SEED, purpose=f"report {number}")
-            for number, part in enumerate(zip(pixels.split(16), labels.split(16), strict=True))
-        ]
-    )
+    pixels, labels = found.images, found.labels
     rng = generator(SEED, "random signs")
     signs = (2 * torch.randint(0, 2, pixels.shape, generator=rng) - 1).to(pixels)
     random = (pixels + ATTACK.epsilon * signs).clamp(0, 1)

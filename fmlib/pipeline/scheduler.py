@@ -8,13 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
@@ -50,7 +50,34 @@ def missing(tasks: list[Task], store: Store) -> dict[str, Task]:
     return {task.key: task for task in with_inputs(tasks, skip=store.has)}
 
 
-def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, progress: Progress | None = None) -> None:
+class Pool(Protocol):
+    """Workers that compute tasks, here or on other machines."""
+
+    @property
+    def running(self) -> Sized:
+        """The tasks that were started and have not ended."""
+
+    def start(self, task: Task) -> None:
+        """Let a worker compute a task whose inputs are stored."""
+
+    def wait(self, seconds: float | None = None) -> list[tuple[Task, FmlibError | bool]]:
+        """Wait until something happens, at most so many seconds.
+
+        Returns:
+            The tasks that have ended, each with the error that it raised or whether its artifact is in the store.
+        """
+
+    def stop(self) -> None:
+        """End every worker. A task that is interrupted keeps the state that it has saved, and removes its drafts."""
+
+
+def compute(
+    plan: Callable[[], list[Task]],
+    store: Store,
+    workers: int = 1,
+    progress: Progress | None = None,
+    launch: Callable[[Callable[[], list[Task]], Store], Pool] | None = None,
+) -> None:
     """Compute the tasks of a plan that `store` lacks.
 
     A task that another run computes is left to it: this run works on others, then waits, and reads the artifact.
@@ -60,6 +87,8 @@ def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, prog
         store: where artifacts are read and written.
         workers: processes that compute side by side and share torch's threads; one worker is this process.
         progress: is notified of what is planned, started, finished and failed.
+        launch: makes the workers from the plan and the store, for workers on other machines; `workers` is then how many
+            tasks they are given at once (default: processes of this machine).
 
     Raises:
         FmlibError: there is no worker, a task raises it, or a worker dies. A worker dies of any other error in a task,
@@ -71,16 +100,27 @@ def compute(plan: Callable[[], list[Task]], store: Store, workers: int = 1, prog
     tasks = missing(planned, store)
     progress.planned(list(tasks.values()), workers)
     queue = _Queue(tasks, store, progress)
-    if workers == 1:
+    if workers == 1 and launch is None:
         _one_by_one(queue, store, progress)
-    else:
-        threads = max(1, torch.get_num_threads() // workers)
-        pool = _Workers(store.note, plan, store.root, store.device, threads, BFLOAT16)
+    elif tasks:
+        pool = launch(plan, store) if launch else _processes(plan, store, workers)
         try:
             _distribute(queue, store, pool, workers, progress)
         finally:
             pool.stop()
     store.tidy(with_inputs(planned))
+
+
+def attempt(task: Task, store: Store) -> bool | FmlibError:
+    """`Store.try_compute`, in a worker: an error that the user can correct is returned, and any other is raised."""
+    try:
+        return store.try_compute(task)
+    except FmlibError as error:
+        return error
+    except OSError as error:
+        if mend(error) is None:
+            raise
+        return FmlibError(f"cannot compute {task.name} ({error}): {mend(error)}, then run again")
 
 
 class _Queue:
@@ -152,7 +192,7 @@ def _one_by_one(queue: _Queue, store: Store, progress: Progress) -> None:
             queue.postpone(task)
 
 
-def _distribute(queue: _Queue, store: Store, pool: _Workers, workers: int, progress: Progress) -> None:
+def _distribute(queue: _Queue, store: Store, pool: Pool, workers: int, progress: Progress) -> None:
     """Give every task to a worker once its inputs are there."""
     while queue.order.is_active():
         while len(pool.running) < workers and (task := queue.next()):
@@ -172,6 +212,12 @@ def _distribute(queue: _Queue, store: Store, pool: _Workers, workers: int, progr
                 queue.done(task)
             else:
                 queue.postpone(task)
+
+
+def _processes(plan: Callable[[], list[Task]], store: Store, workers: int) -> _Workers:
+    """Worker processes that share torch's threads."""
+    threads = max(1, torch.get_num_threads() // workers)
+    return _Workers(store.note, plan, store.root, store.device, threads, BFLOAT16)
 
 
 class _Workers:
@@ -195,11 +241,7 @@ class _Workers:
             connection.send(task.key)
 
     def wait(self, seconds: float | None = None) -> list[tuple[Task, FmlibError | bool]]:
-        """Wait until a worker sends something, at most so many seconds.
-
-        Returns:
-            The tasks that have ended, each with the error that it raised or whether its artifact is in the store.
-        """
+        """Wait until a worker sends something, at most so many seconds; see `Pool`."""
         ended = []
         for connection in wait(list(self.running), seconds):
             assert isinstance(connection, Connection)
@@ -260,15 +302,7 @@ def _work(
     tasks = {task.key: task for task in with_inputs(plan())}
     with suppress(EOFError, BrokenPipeError):  # the parent is gone
         while True:
-            task = tasks[connection.recv()]
-            try:
-                connection.send(store.try_compute(task))
-            except FmlibError as error:
-                connection.send(error)
-            except OSError as error:
-                if mend(error) is None:
-                    raise
-                connection.send(FmlibError(f"cannot compute {task.name} ({error}): {mend(error)}, then run again"))
+            connection.send(attempt(tasks[connection.recv()], store))
 
 
 def _end_with_parent() -> None:

@@ -20,7 +20,7 @@ MODULES = (
     "core.jacobian", "core.heat_maps", "core.intervals",
     "pipeline.store", "pipeline.disk.files", "pipeline.disk.locks", "pipeline.disk.upkeep",
     "pipeline.disk.programs",
-    "pipeline.experiment", "pipeline.results", "pipeline.claims",
+    "pipeline.experiment", "pipeline.results", "pipeline.claims", "pipeline.launchers.ray",
     "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
     "studies.class_separability.separability", "studies.frequency_maps.similarity",
     "studies.jacobian_regularisation.corruptions",

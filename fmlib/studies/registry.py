@@ -17,6 +17,7 @@ from fmlib.core.errors import require
 from fmlib.pipeline import scheduler
 from fmlib.pipeline.claims import Claim, load_claims
 from fmlib.pipeline.experiment import Experiment
+from fmlib.pipeline.launchers.ray import RayCluster
 from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import Store, Task
@@ -91,17 +92,27 @@ def run(
     store: Store,
     workers: int | None = None,
     progress: Progress | None = None,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Compute what `store` lacks of these experiments.
 
     Args:
         workers: processes that compute side by side (default: `scheduler.default_workers`). Tasks draw progress bars
-            only with one worker.
+            only with one worker. On a cluster: tasks at once (default: as many as fit on its nodes).
         progress: is notified when tasks start and finish.
+        cluster: where to compute (default: on this machine).
 
     Raises:
-        FmlibError: as `scheduler.compute`.
+        FmlibError: as `scheduler.compute`, or the cluster cannot be reached.
     """
+    if cluster is not None:
+        with cluster:
+            root = setup.root and setup.root.absolute()
+            there = replace(setup, device=cluster.device, root=root, progress=False)
+            plan = partial(_tasks, [experiment.name for experiment in chosen], there)
+            count = cluster.slots if workers is None else workers
+            scheduler.compute(plan, store, count, progress, cluster.launch)
+        return
     if workers is None:
         workers = scheduler.default_workers(store.device)
     names = [experiment.name for experiment in chosen]

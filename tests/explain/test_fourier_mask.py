@@ -336,3 +336,48 @@ def test_the_example_of_the_readme_works(tmp_path, monkeypatch, make_images):
     exec(source.replace("images = ...", "images = make_images(2, 3, 32, 32)"), names)
     assert names["found"].filtered.shape == (2, 3, 32, 32)
     assert (tmp_path / "masks.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------- attacks, Jacobian spectra, heat maps
+
+
+@pytest.mark.parametrize("value_range", [(0, 1), (0, 255), (-1, 1)])
+def test_attacks_spectra_and_heat_maps_through_the_same_door(value_range, make_network, make_images):
+    """In any declared range they are those of `core` on pixels in [0, 1]."""
+    low, high = value_range
+    pixels = make_images(5, 3, 16, 12)
+    images = low + (high - low) * pixels
+    classifier = Classifier(make_network(), mean=0.5, std=0.2, value_range=value_range)
+    labels = classifier.predict(pixels)
+    spec = fmlib.AttackSpec(epsilon=0.03, step=0.01, steps=5)
+    attacked = classifier.attack(images, spec=spec)
+    expected = fmlib.perturb(classifier, pixels, labels, spec, seed=0, purpose="report 0")
+    torch.testing.assert_close(attacked, expected, atol=1e-5, rtol=0)
+    assert 0 < float((attacked - pixels).abs().max()) <= 0.0301
+    spectrum = classifier.jacobian_spectrum(images)
+    assert spectrum.shape == (5, 16, 12)
+    chosen = [(0, 1), (-3, 2), (13, 2), (8, 6)]
+    picked = classifier.jacobian_spectrum(images, labels, frequencies=chosen)
+    torch.testing.assert_close(picked, spectrum[:, [0, 13, 13, 8], [1, 2, 2, 6]])
+    amplitude = fmlib.jacobian_spectrum(classifier, [(pixels, labels)]).amplitude
+    torch.testing.assert_close(spectrum.mean(0)[:, :7], amplitude, rtol=1e-3, atol=1e-5 * float(amplitude.max()))
+    lost = classifier.heat_map(images, frequencies=chosen, noise=0.3)
+    assert (lost.shape, lost.dtype) == ((5, 4), torch.bool)
+    assert classifier.heat_map(images[:2], noise=0.3).shape == (2, 16, 7)
+
+
+@pytest.mark.parametrize("method", ["attack", "jacobian_spectrum", "heat_map"])
+def test_the_same_check_for_all(method, make_network, make_images):
+    images = make_images()
+    call = getattr(Classifier(nn.Sequential(make_network(), nn.Softmax(1))), method)
+    with pytest.raises(fmlib.FmlibError, match="probabilities"):
+        call(images)
+    call = getattr(Classifier(make_network()), method)
+    with pytest.raises(fmlib.FmlibError, match="outside the range 0 to 1"):
+        call(255 * images)
+    with pytest.raises(fmlib.FmlibError, match="labels"):
+        call(images, torch.tensor([0, -100]))
+    if method != "attack":
+        for wrong in ([1, 2], [[0.5, 1.0]], [[0, 16]], [[-9, 0]], []):
+            with pytest.raises(fmlib.FmlibError, match="frequencies must"):
+                call(images, frequencies=wrong)
