@@ -35,7 +35,8 @@ def explain(model: nn.Module, images: Tensor, target: Tensor, budget: int) -> Te
         # Ranks among the remaining ones, so that groups differ in size by one at most.
         order = (torch.rand_like(remaining) + 2 * (1 - remaining)).argsort(1).argsort(1)
         group = torch.where(remaining > 0, order % groups, -1)
-        chances = torch.stack([_chance(model, spectrum, target, remaining * (group != g), pair, size) for g in range(groups)])
+        kept = [remaining * (group != g) for g in range(groups)]
+        chances = torch.stack([_chance(model, spectrum, target, one, pair, size) for one in kept])  # (G, N)
         filled = torch.stack([(group == g).any(1) for g in range(groups)])  # (G, N)
         out = chances.masked_fill(~filled, -math.inf).argmax(0)  # (N,)
         leaving = (group == out[:, None]) & (remaining.sum(1, keepdim=True) > 1)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from fmlib.core.config import NetworkSpec, TrainSpec
 from fmlib.core.models import build
 from fmlib.core.training import train
-from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.pipeline.results import PUBLISHED
 from fmlib.studies.freqbench.tasks.tones import CLASSES, KINDS, make_tones
+from fmlib.studies.shared.pretrained import published_network
 from fmlib.studies.shared.profiles import PROFILES
 
 FILE = PUBLISHED / "freqbench" / "networks.safetensors"
@@ -31,7 +32,7 @@ def tone_network(kind: str) -> NetworkSpec:
 
 
 def train_tone_networks(kind: str) -> dict[str, Tensor]:
-    """The weights of both networks of a kind, `<kind>.0.<parameter>` and `<kind>.1.<parameter>`; takes half a minute."""
+    """The weights of both networks of a kind, `<kind>.0.<parameter>` and `<kind>.1.<parameter>`."""
     data, spec = make_tones(kind), TrainSpec(epochs=15, batch=64, lr=5e-3, crop=(1.0, 1.0), flip=False)
     weights: dict[str, Tensor] = {}
     for seed in (0, 1):
@@ -67,11 +68,9 @@ def checksum() -> str:
 
 def network(name: str) -> nn.Module:
     """A network in eval mode: "plain.0" and the like for tones, or a key of `AT_64`."""
-    spec = getattr(PROFILES["laptop"], AT_64[name]) if name in AT_64 else tone_network(name.partition(".")[0])
-    model = build(spec, 0)
     if name in ("N", "A"):
-        state = load_weights(Results.open(PUBLISHED / "laptop").content(f"network_{name}.safetensors"))
-    else:
-        state = {key[len(name) + 1 :]: value for key, value in _weights().items() if key.startswith(f"{name}.")}
-    model.load_state_dict(state)
+        return published_network(name)
+    spec = getattr(PROFILES["laptop"], AT_64[name]) if name in AT_64 else tone_network(name.partition(".")[0])
+    model, start = build(spec, 0), f"{name}."
+    model.load_state_dict({key.removeprefix(start): one for key, one in _weights().items() if key.startswith(start)})
     return model.eval()
