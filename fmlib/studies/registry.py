@@ -34,6 +34,7 @@ STUDIES = [
     "jacobian_regularisation",
     "own_network",
     "what_it_costs",
+    "freqbench",
 ]
 
 

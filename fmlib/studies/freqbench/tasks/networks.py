@@ -33,7 +33,7 @@ def tone_network(kind: str) -> NetworkSpec:
 
 def train_tone_networks(kind: str) -> dict[str, Tensor]:
     """The weights of both networks of a kind, `<kind>.0.<parameter>` and `<kind>.1.<parameter>`."""
-    data, spec = make_tones(kind), TrainSpec(epochs=15, batch=64, lr=5e-3, crop=(1.0, 1.0), flip=False)
+    data, spec = make_tones(kind), TrainSpec(epochs=8, batch=64, lr=5e-3, crop=(1.0, 1.0), flip=False)
     weights: dict[str, Tensor] = {}
     for seed in (0, 1):
         model = build(tone_network(kind), seed)

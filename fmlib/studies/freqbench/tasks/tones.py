@@ -44,7 +44,7 @@ class Tones:
     truth: Tensor
 
 
-def make_tones(kind: str, train: int = 3000, validation: int = 400) -> Tones:
+def make_tones(kind: str, train: int = 2000, validation: int = 400) -> Tones:
     """The images of a kind, always the same ones."""
     spec = SyntheticSpec(size=SIZE, classes=8, distractors=DISTRACTORS)
     own, distractors = synthetic_tones(spec, SEED)
