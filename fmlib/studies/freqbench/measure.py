@@ -186,9 +186,9 @@ def measure(
     found = scoring.quality(problem, scores, others=not brief)
     if not brief:
         few = problem.part(REPEATED)
-        found["restart"] = scoring.overlap(scores[: len(few.target)], _again(method, few, budget))
+        found["restart"] = scoring.agreement(scores[: len(few.target)], _again(method, few, budget))
         if chosen.other_seed and few.other is not None:
-            found["seeds"] = scoring.overlap(
+            found["seeds"] = scoring.agreement(
                 scores[: len(few.target)], explained(method, few.other.eval(), few, budget)
             )
     return {name: values.float().numpy() for name, values in found.items()}, costs

@@ -19,8 +19,6 @@ from fmlib.studies.freqbench.tasks.problems import Problem
 
 #: Numbers of frequencies at which curves are evaluated, before duplicates are dropped.
 POINTS = 30
-#: Share of the frequencies among which rankings are compared for stability.
-TOP = 0.01
 SEED = 0
 
 #: Score -> what it means; "+" where higher is better, "-" where lower is, "" where neither is.
@@ -32,8 +30,8 @@ MEANINGS = {
     "deletion": ("-", "probability of the class along deletion, mean over log k"),
     "matched": ("+", "insertion minus that of the same scores shuffled at each radius"),
     "transfer": ("+", "insertion, read by another network that predicts the same class"),
-    "restart": ("+", "share of the highest 1% in common with another seed and rounding of the pixels"),
-    "seeds": ("+", "share of the highest 1% in common with a network of another seed"),
+    "restart": ("+", "correlation with the scores of another seed and rounding of the pixels"),
+    "seeds": ("+", "correlation with the scores of a network of another seed"),
 }
 
 
@@ -70,7 +68,7 @@ class Plane:
     def rank(self, values: Tensor, purpose: str) -> Tensor:
         """The place of each frequency, from 0 for the highest value: (N, F) -> (N, F)."""
         order = torch.rand(values.shape, generator=generator(SEED, f"ties {purpose}")).argsort(1)
-        down = values.gather(1, order).argsort(1, descending=True, stable=True)
+        down = values.gather(1, order).argsort(dim=1, descending=True, stable=True)
         return order.gather(1, down).argsort(1)
 
     def half(self, sets: Tensor) -> Tensor:
@@ -80,7 +78,7 @@ class Plane:
     def shuffled(self, values: Tensor) -> Tensor:
         """The values at random places of the same radius: (N, F) -> (N, F)."""
         noise = torch.rand(values.shape, generator=generator(SEED, "matched control")).double()
-        source, place = (noise + self.ring).argsort(1), self.ring.argsort(stable=True).expand_as(noise)
+        source, place = (noise + self.ring).argsort(1), self.ring.argsort(dim=0, stable=True).expand_as(noise)
         return torch.empty_like(values).scatter(1, place, values.gather(1, source))
 
 
@@ -144,9 +142,9 @@ def on_truth(rank: Tensor, truth: Tensor) -> dict[str, Tensor]:
     }
 
 
-def overlap(first: Tensor, second: Tensor) -> Tensor:
-    """The share of the highest 1% of frequencies that two scores (N, H, W) have in common: (N,)."""
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """The correlation over the frequencies of two scores (N, H, W) of the same images: (N,)."""
     plane = Plane(*first.shape[-2:])
-    count = max(round(TOP * plane.count), 1)
-    tops = [plane.rank(plane.values(one), f"overlap {n}") < count for n, one in enumerate((first, second))]
-    return (tops[0] & tops[1]).sum(1) / count
+    one, other = (plane.values(scores).double() for scores in (first, second))
+    one, other = one - one.mean(1, keepdim=True), other - other.mean(1, keepdim=True)
+    return (one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1)).clamp_min(1e-30)
