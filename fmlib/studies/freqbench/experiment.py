@@ -20,8 +20,8 @@ from fmlib.studies.shared.setup import Setup
 FEW, SHORT = 8, 60
 #: Method -> further budgets, in passes per image, at which it explains the tasks of `SWEPT`.
 SWEEP = {
-    "sequential": (10, 20, 120), "authors": (100, 300), "frequency-maps": (100, 200), "ffc": (5, 60),
-    "integrated-gradients": (5,), "random-masks": (100, 300), "greedy": (100, 1000),
+    "sequential": (10, 20, 120), "authors": (100, 1000), "frequency-maps": (100, 500), "ffc": (5, 60),
+    "integrated-gradients": (5,), "random-masks": (50, 1000), "greedy": (50, 1000),
 }  # fmt: skip
 SWEPT = ("plain", "N")
 
@@ -40,7 +40,7 @@ def run(setup: Setup, method: str, task: str, budget: int | None = None) -> Task
         budget: another one than the method's own; then controls, transfer and stability are left out.
     """
     chosen, way = TASKS[task], METHODS[method]
-    passes = min(way.budget if budget is None else budget, SHORT if is_small(setup) else chosen.cap)
+    passes = min(way.budget, SHORT if is_small(setup) else chosen.cap) if budget is None else budget
     images = FEW if is_small(setup) else chosen.images
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:

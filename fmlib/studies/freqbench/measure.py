@@ -176,7 +176,7 @@ def measure(
     """
     keep_freed_memory()
     chosen = TASKS[task]
-    budget = min(method.budget if budget is None else budget, chosen.cap)
+    budget = min(method.budget, chosen.cap) if budget is None else budget
     problem = chosen.load(count, root)
     model, before, start = Counted(problem.model).eval(), _memory(reset=True), time.perf_counter()
     scores = explained(method, model, problem, budget)
@@ -184,7 +184,7 @@ def measure(
     costs = {"budget": budget, "passes": model.forwards / count, "gradients": model.backwards / count}
     costs |= {"seconds": seconds / count, "memory_mib": peak, "images": count, "threads": torch.get_num_threads()}
     found = scoring.quality(problem, scores, others=not brief)
-    if not brief:
+    if chosen.stability and not brief:
         few = problem.part(REPEATED)
         found["restart"] = scoring.agreement(scores[: len(few.target)], _again(method, few, budget))
         if chosen.other_seed and few.other is not None:

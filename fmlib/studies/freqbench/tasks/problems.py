@@ -76,6 +76,7 @@ class BenchTask:
         photographs: what it needs on disk, or None.
         other_seed: whether the other network differs by its seed alone.
         cap: the largest budget, in passes per image.
+        stability: whether restarts are measured.
     """
 
     load: Callable[[int, Path | None], Problem]
@@ -84,6 +85,7 @@ class BenchTask:
     photographs: ImageSpec | None = None
     other_seed: bool = False
     cap: int = 1000
+    stability: bool = True
 
 
 def tones_problem(kind: str, count: int) -> Problem:
@@ -150,15 +152,15 @@ _AT_64 = {
 
 
 def _tones(kind: str) -> BenchTask:
-    return BenchTask(lambda count, root: tones_problem(kind, count), _TITLES[kind], 48, other_seed=True)
+    return BenchTask(lambda count, root: tones_problem(kind, count), _TITLES[kind], 32, other_seed=True, cap=500)
 
 
 def _network(name: str) -> BenchTask:
     other, title = _AT_64[name]
     load = lambda count, root: network_problem(name, other, count, root)  # noqa: E731
-    return BenchTask(load, f"{title}, 64 px", 32, AT_64_PX, other_seed=name == "N", cap=600)
+    return BenchTask(load, f"{title}, 64 px", 24, AT_64_PX, other_seed=name == "N", cap=200)
 
 
 #: Name -> task, from synthetic images to photographs.
 TASKS = {kind: _tones(kind) for kind in _TITLES} | {name: _network(name) for name in _AT_64}
-TASKS["EfficientNet-Lite0"] = BenchTask(imagenet_problem, "EfficientNet-Lite0, 160 px", 8, AT_160_PX, cap=80)
+TASKS["EfficientNet-Lite0"] = BenchTask(imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=40, stability=False)
