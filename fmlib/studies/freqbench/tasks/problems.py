@@ -163,4 +163,6 @@ def _network(name: str) -> BenchTask:
 
 #: Name -> task, from synthetic images to photographs.
 TASKS = {kind: _tones(kind) for kind in _TITLES} | {name: _network(name) for name in _AT_64}
-TASKS["EfficientNet-Lite0"] = BenchTask(imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=40, stability=False)
+TASKS["EfficientNet-Lite0"] = BenchTask(
+    imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=40, stability=False
+)
