@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The files, besides a chapter's own cells and its results, on which its outputs depend. `**` follows no links, so that
 #: fmlib/published is left out; results enter by their manifests.
 SOURCES = (
-    "fmlib/**/*.py", "fmlib/**/*.toml", "ci/constraints.txt", "data/results/bench/*.json", "data/results/freqbench/*.json",
+    "fmlib/**/*.py", "fmlib/**/*.toml", "ci/constraints.txt", "data/results/bench/*.json",
+    "data/results/freqbench/*.json",
 )  # fmt: skip
 
 
