@@ -20,10 +20,10 @@ from fmlib.studies.shared.setup import Setup
 FEW, SHORT = 8, 60
 #: Method -> further budgets, in passes per image, at which it explains the tasks of `SWEPT`.
 SWEEP = {
-    "sequential": (10, 20, 120), "authors": (100, 1000), "frequency-maps": (100, 500), "ffc": (5, 60),
-    "integrated-gradients": (5,), "random-masks": (50, 1000), "greedy": (50, 1000),
+    "sequential": (10, 20), "authors": (300,), "frequency-maps": (300,), "ffc": (5,), "integrated-gradients": (5,),
+    "random-masks": (300,), "greedy": (300,),
 }  # fmt: skip
-SWEPT = ("plain", "N")
+SWEPT = ("phase", "N")
 
 
 def is_small(setup: Setup) -> bool:
@@ -61,7 +61,8 @@ def _measured(setup: Setup, method: str, task: str, images: int, budget: int, br
 
 def plan(setup: Setup) -> dict[tuple[str, str, int | None], Task]:
     """(task, method, other budget or None) -> the task that measures it."""
-    names = [name for name, task in TASKS.items() if task.photographs is None or not is_small(setup)]
+    listed = {name: task for name, task in TASKS.items() if not task.on_request}
+    names = [name for name, task in listed.items() if task.photographs is None or not is_small(setup)]
     runs: list[tuple[str, str, int | None]] = [(task, method, None) for task in names for method in METHODS]
     if not is_small(setup):
         runs += [(task, method, one) for task in SWEPT for method, budgets in SWEEP.items() for one in budgets]

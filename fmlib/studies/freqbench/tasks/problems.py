@@ -77,6 +77,7 @@ class BenchTask:
         other_seed: whether the other network differs by its seed alone.
         cap: the largest budget, in passes per image.
         stability: whether restarts are measured.
+        on_request: whether only the command measures it, and only if it is named.
     """
 
     load: Callable[[int, Path | None], Problem]
@@ -86,6 +87,7 @@ class BenchTask:
     other_seed: bool = False
     cap: int = 1000
     stability: bool = True
+    on_request: bool = False
 
 
 def tones_problem(kind: str, count: int) -> Problem:
@@ -152,17 +154,17 @@ _AT_64 = {
 
 
 def _tones(kind: str) -> BenchTask:
-    return BenchTask(lambda count, root: tones_problem(kind, count), _TITLES[kind], 32, other_seed=True, cap=500)
+    return BenchTask(lambda count, root: tones_problem(kind, count), _TITLES[kind], 16, other_seed=True, cap=300)
 
 
 def _network(name: str) -> BenchTask:
     other, title = _AT_64[name]
     load = lambda count, root: network_problem(name, other, count, root)  # noqa: E731
-    return BenchTask(load, f"{title}, 64 px", 24, AT_64_PX, other_seed=name == "N", cap=200)
+    return BenchTask(load, f"{title}, 64 px", 12, AT_64_PX, other_seed=name == "N", cap=100)
 
 
 #: Name -> task, from synthetic images to photographs.
 TASKS = {kind: _tones(kind) for kind in _TITLES} | {name: _network(name) for name in _AT_64}
 TASKS["EfficientNet-Lite0"] = BenchTask(
-    imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=40, stability=False
+    imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=60, stability=False, on_request=True
 )
