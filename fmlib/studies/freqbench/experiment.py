@@ -17,7 +17,7 @@ from fmlib.studies.freqbench.tasks.problems import TASKS
 from fmlib.studies.shared.setup import Setup
 
 #: Images and largest budget of the small version.
-FEW, SHORT = 8, 60
+FEW, SHORT = 4, 12
 #: Method -> further budgets, in passes per image, at which it explains the tasks of `SWEPT`.
 SWEEP = {
     "sequential": (10, 20), "authors": (300,), "frequency-maps": (300,), "ffc": (5,), "integrated-gradients": (5,),

@@ -53,7 +53,6 @@ def quick(tmp_path_factory):
     place = tmp_path_factory.mktemp("freqbench")
     setup, store = Setup(profile("quick"), 0, CPU, progress=False), Store(place / "store", CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "FEW", 4)
         patch.setattr(experiment, "SHORT", 6)
         chosen = registry.experiments(["freqbench"])
         registry.run(chosen, setup, store, workers=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fmlib.core.evaluation import predictions
 from fmlib.core.spectra import apply_mask, full_plane, half_plane
 from fmlib.core.synthetic import tone_mask
 from fmlib.studies.freqbench.tasks.networks import network
-from fmlib.studies.freqbench.tasks.tones import make_tones
+from fmlib.studies.freqbench.tasks.tones import CLASSES, make_tones
 from fmlib.studies.shared.pretrained import MEAN, efficientnet_lite0, photographs
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import validation_images
@@ -90,9 +91,10 @@ class BenchTask:
     on_request: bool = False
 
 
+@cache
 def tones_problem(kind: str, count: int) -> Problem:
     """The first `count` validation images of a kind whose truth is checked, by turns over the classes."""
-    data, model = make_tones(kind), network(f"{kind}.0")
+    data, model = make_tones(kind, train=CLASSES), network(f"{kind}.0")
     images, labels = data.validation.pixels(), data.validation.labels
     planes = torch.stack([tone_mask(tones, images.shape[-1]) for tones in data.truth])  # (classes, H, W)
     singles = torch.stack([torch.stack([tone_mask(one[None], images.shape[-1]) for one in t]) for t in data.truth])
