@@ -1,5 +1,5 @@
-"""The command line: `fmlib explain`, `compare`, `playground`; `run`, `status`, `publish`, `data`, `bench`, `book`,
-`store`.
+"""The command line: `fmlib explain`, `compare`, `playground`; `run`, `status`, `publish`, `data`, `bench`,
+`freqbench`, `book`, `store`.
 
 Only light modules are imported here; each command imports what it needs, so that `fmlib --help` answers at once.
 """
@@ -364,6 +364,45 @@ def bench(
             f"(serial {row['quality']['serial']['excess']:.3g})"
         )
     _write_measured(measured, folder / f"{'-'.join(measured['device'].split(',')[0].lower().split())}.json")
+
+
+@app.command()
+def freqbench(
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="A method of your own, or the name of a built-in one; may be repeated (default: all built-in ones).",
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A task; may be repeated (default: all).")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Images of each task, at most (default: all of the benchmark).")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes per image (default: the method's own).")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to write one JSON file a method (default: data/results/freqbench)."),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="With no other choice: quick measures the small version.")
+    ] = "laptop",
+    data_root: DataRoot = None,
+    store: StoreFolder = STORE,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how well methods find the frequencies that networks need. The book shows the leaderboard."""
+    setup, artifacts = _open(profile, 0, data_root, store, "cpu", quiet)
+    from fmlib.pipeline.results import checkout
+    from fmlib.studies.freqbench.command import freqbench as measured
+
+    folder = out or checkout() / "freqbench"
+    for path in measured(method or [], task or [], images, budget, setup, artifacts, folder, _say):
+        print(f"written to {path}")
 
 
 def _write_measured(measured: dict[str, Any], path: Path) -> None:

@@ -83,6 +83,7 @@ COMMANDS = [
     ["publish"],
     ["data"],
     ["bench"],
+    ["freqbench"],
     ["book", "build"],
     ["book", "publish"],
     ["book", "pdf"],
@@ -107,7 +108,22 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
 
 def test_help_lists_the_commands(capsys):
     for words, group in (
-        ([], ["explain", "compare", "playground", "run", "status", "publish", "data", "bench", "book", "store"]),
+        (
+            [],
+            [
+                "explain",
+                "compare",
+                "playground",
+                "run",
+                "status",
+                "publish",
+                "data",
+                "bench",
+                "freqbench",
+                "book",
+                "store",
+            ],
+        ),
         (["book"], ["build", "publish", "pdf"]),
         (["store"], ["list", "verify", "gc", "prune"]),
     ):

@@ -40,7 +40,7 @@ def tone_mask(tones: Tensor, size: int) -> Tensor:
     return mask
 
 
-def _waves(tones: Tensor, size: int, phases: Tensor) -> Tensor:
+def waves(tones: Tensor, size: int, phases: Tensor) -> Tensor:
     """cos(2 pi f . r + phase): tones (n, 2), phases (n,) -> (n, size, size)."""
     rows = torch.arange(size)[:, None] / size
     columns = torch.arange(size)[None, :] / size
@@ -70,11 +70,11 @@ def make_synthetic(spec: SyntheticSpec, seed: int = 0) -> Dataset:
         noise = torch.fft.irfft2(torch.fft.rfft2(white) * falloff, s=(spec.size, spec.size))
         levels = spec.noise * torch.rand(count, 1, 1, generator=rng)
         images = 0.5 + levels * noise / noise.std((1, 2), keepdim=True)
-        images += spec.amplitude * _waves(tones[labels], spec.size, 2 * math.pi * torch.rand(count, generator=rng))
+        images += spec.amplitude * waves(tones[labels], spec.size, 2 * math.pi * torch.rand(count, generator=rng))
         for distractor in distractors:
             phases = 2 * math.pi * torch.rand(count, generator=rng)
             heights = spec.amplitude * (2 * torch.rand(count, 1, 1, generator=rng) - 1).clamp_min(0)
-            images += heights * _waves(distractor.expand(count, 2), spec.size, phases)
+            images += heights * waves(distractor.expand(count, 2), spec.size, phases)
         return Split((images.clamp(0, 1) * 255).round().to(torch.uint8)[:, None], labels)
 
     names = [f"tone ({row}, {column})" for row, column in tones.tolist()]

@@ -23,7 +23,7 @@ MODULES = (
     "pipeline.experiment", "pipeline.results", "pipeline.claims", "pipeline.launchers.ray",
     "studies.shared.profiles", "studies.shared.setup", "studies.registry", "studies.harmonic_distortion.harmonics",
     "studies.class_separability.separability", "studies.frequency_maps.similarity",
-    "studies.jacobian_regularisation.corruptions",
+    "studies.jacobian_regularisation.corruptions", "studies.freqbench.measure", "studies.freqbench.scores",
     "publishing.notebook", "publishing.playground.graph", "publishing.playground.page",
 )  # fmt: skip
 

@@ -269,7 +269,7 @@ def lay_out(place: Path, results: Results) -> None:
     data = place / "data" / "results"
     shutil.copytree(results.folder, data / results.profile)
     others = [other.folder for other in registry.published() if other.profile != results.profile]
-    for folder in (PUBLISHED / "bench", *others):
+    for folder in (PUBLISHED / "bench", PUBLISHED / "freqbench", *others):
         shutil.copytree(folder, data / folder.name)
 
 

@@ -32,6 +32,7 @@ SOURCES = (
     "fmlib/publishing/*.mjs",
     "ci/constraints.txt",
     "data/results/bench/*.json",
+    "data/results/freqbench/*.json",
 )
 
 

@@ -36,6 +36,7 @@ STUDIES = [
     "jacobian_regularisation",
     "own_network",
     "what_it_costs",
+    "freqbench",
 ]
 
 
@@ -83,7 +84,7 @@ def _require_unique(what: str, names: Sequence[str]) -> None:
 def published() -> list[Results]:
     """All published results, one folder per profile; raises `FmlibError` if a folder has lost its manifest."""
     folders = [path for path in sorted(PUBLISHED.iterdir()) if path.is_dir() and path.name[0] not in "._"]
-    return [Results.open(folder) for folder in folders if folder.name != "bench"]
+    return [Results.open(folder) for folder in folders if folder.name not in ("bench", "freqbench")]
 
 
 def run(

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from safetensors.torch import load as load_weights
+from torch import Tensor, nn
 
 from fmlib.core.config import ImageSpec
 from fmlib.core.errors import FmlibError
-from fmlib.core.models import Normalized
+from fmlib.core.models import Normalized, build
+from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.shared.tasks import by_turns
 
@@ -41,6 +44,13 @@ def photographs(count: int, size: int, root: Path | None) -> Tensor:
     """The first validation photographs of Imagenette, equally many of each class: pixels (N, 3, `size`, `size`)."""
     spec = ImageSpec(selection="all", size=size, channels=3)
     return validation_images(spec, root, lambda labels: by_turns(labels)[:count])
+
+
+def published_network(regime: str) -> nn.Module:
+    """The network N or A that is published at profile laptop, in eval mode."""
+    model = build(PROFILES["laptop"].network, 0)
+    model.load_state_dict(load_weights(Results.open(PUBLISHED / "laptop").content(f"network_{regime}.safetensors")))
+    return model.eval()
 
 
 def _package(name: str) -> ModuleType:

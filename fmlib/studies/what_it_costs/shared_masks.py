@@ -20,10 +20,11 @@ from fmlib.core.masks import clipped_exp_square, learn_masks
 from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.explain.shared_mask import BATCH, RADIUS, shared_masks
 from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.studies.shared.pretrained import published_network
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.what_it_costs.benchmark import provenance
-from fmlib.studies.what_it_costs.solvers import Problem, published_network
+from fmlib.studies.what_it_costs.solvers import Problem
 
 #: Steps of sequential masks, and iterations of L-BFGS-B in each: enough for images of 64 pixels.
 STEPS, ITERATIONS = 60, 10

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_weights
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
@@ -33,12 +32,11 @@ from fmlib.core.evaluation import predictions
 from fmlib.core.intervals import ratio_of_means
 from fmlib.core.masks import Masks, learn_masks
 from fmlib.core.minimal_masks import knapsack_step, minimal_masks
-from fmlib.core.models import build
 from fmlib.core.spectra import column_weights, filter_spectrum
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.pipeline.store import write_bytes
 from fmlib.studies.shared.pretrained import MEAN as IMAGENET_MEAN
-from fmlib.studies.shared.pretrained import efficientnet_lite0, photographs
+from fmlib.studies.shared.pretrained import efficientnet_lite0, photographs, published_network
 from fmlib.studies.shared.profiles import PROFILES
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.shared.tasks import by_turns
@@ -79,13 +77,6 @@ class Case:
     spec: ImageMaskSpec  # the authors' schedule; the minimal masks take its penalty and clip
     solvers: tuple[str, ...] = SOLVERS
     profiled: bool = False  # whether a step of the minimal masks is timed part by part
-
-
-def published_network(regime: str) -> nn.Module:
-    """The network N or A that is published at profile laptop, in eval mode."""
-    model = build(PROFILES["laptop"].network, 0)
-    model.load_state_dict(load_weights(Results.open(PUBLISHED / "laptop").content(f"network_{regime}.safetensors")))
-    return model.eval()
 
 
 def laptop_problem(regime: str, count: int, root: Path | None, device: torch.device) -> Problem:
