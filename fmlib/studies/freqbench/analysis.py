@@ -61,7 +61,8 @@ def best_rival(results: Results, tasks: list[str], method: str, score: str) -> M
 def fewest_ratio(results: Results, tasks: list[str], first: str, second: str) -> Measured:
     """The geometric mean over images of the ratio of the fewest frequencies, first / second."""
     logs = [np.log(_values(results, tasks, method, "fewest")) for method in (first, second)]
-    return Measured(*(float(np.exp(value)) for value in average(logs[0] - logs[1])[:3]), len(logs[0]))
+    value, low, high = (float(np.exp(one)) for one in average(logs[0] - logs[1])[:3])
+    return Measured(value, low, high, len(logs[0]))
 
 
 def between_tasks(results: Results, method: str, score: str, first: list[str], second: list[str]) -> Measured:

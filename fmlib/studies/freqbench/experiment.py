@@ -75,7 +75,8 @@ def _name(task: str, method: str, budget: int | None) -> str:
 
 def _files(setup: Setup, store: Store) -> dict[str, bytes]:
     """Arrays `<task>/<method>[@<budget>]/<score>` (N,), and one row of costs per task and method; none of seconds."""
-    arrays, rows = {}, []
+    arrays: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
     for key, task in plan(setup).items():
         artifact, name = store.get(task), _name(*key)
         arrays |= {f"{name}/{score}": values for score, values in artifact.arrays.items()}

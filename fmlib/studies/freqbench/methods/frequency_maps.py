@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,5 +21,5 @@ def explain(model: nn.Module, images: Tensor, target: Tensor, budget: int) -> Te
     """The mean over channels of the map that minimises L + 0.01 sum(M), by Adam in `budget` steps: (N, H, W)."""
     index = torch.arange(len(images), device=images.device)
     spec = FrequencyMapSpec(penalty=0.01, epochs=budget, min_epochs=max(budget, 21))
-    common = {"seed": 0, "objective": FrequencyMaps, "batch_size": len(images), "progress": False}
+    common: dict[str, Any] = {"seed": 0, "objective": FrequencyMaps, "batch_size": len(images), "progress": False}
     return learn_masks(model, images, target, index, spec, **common).full().mean(1)

@@ -138,8 +138,9 @@ def oracle(problem: Problem) -> Tensor:
     return full_plane(half_plane(problem.truth.float()), problem.images.shape[-1])
 
 
-AT_64_PX = PROFILES["laptop"].data
-assert isinstance(AT_64_PX, ImageSpec)
+_LAPTOP = PROFILES["laptop"].data
+assert isinstance(_LAPTOP, ImageSpec)
+AT_64_PX: ImageSpec = _LAPTOP
 AT_160_PX = ImageSpec(selection="all", size=160, channels=3)
 _TITLES = {
     "plain": "plain tones",
