@@ -202,11 +202,11 @@ def test_what_is_declared_must_be_what_is_opened(cells, error):
     ],
 )
 def test_execution_notices_a_false_declaration(tmp_path, results, edit, error):
-    notebook = read(build.BOOK / "intro.ipynb")
+    notebook = read(build.BOOK / "discussion.ipynb")
     edit(next(cell for cell in notebook.cells if "made_from" in cell.metadata))
-    nbformat.write(notebook, tmp_path / "intro.ipynb")
+    nbformat.write(notebook, tmp_path / "discussion.ipynb")
     with pytest.raises(FmlibError, match=error):
-        build.execute(tmp_path / "intro.ipynb", results, tmp_path)
+        build.execute(tmp_path / "discussion.ipynb", results, tmp_path)
 
 
 def test_parameters_are_those_of_the_published_profile():
