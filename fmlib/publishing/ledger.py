@@ -20,6 +20,9 @@ from fmlib.pipeline.formatting import readable
 from fmlib.pipeline.results import Results
 from fmlib.publishing.status import title
 
+#: What the HTML of findings begins with.
+FINDINGS = '<div class="findings"'
+
 #: The columns: the name by which a link asks for a sorted table -> the heading.
 COLUMNS = {
     "id": "id",

@@ -20,9 +20,8 @@ from fmlib.core.errors import require
 from fmlib.pipeline.claims import BY_CONSTRUCTION, VERDICTS, count_verdicts
 from fmlib.pipeline.formatting import readable, with_unit
 from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.publishing.ledger import badge, link, reference, rule, style
+from fmlib.publishing.ledger import FINDINGS, badge, link, reference, rule, style
 from fmlib.publishing.ledger import ledger as ledger
-from fmlib.publishing.provenance import FINDINGS
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
 
@@ -123,7 +122,8 @@ def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:
         lines.insert(0, f"Published: {with_unit(text['published'], row['unit'])}")
     if larger is not None and (there := larger.claim(row["id"]))["value"] is not None:
         cells = readable(there)
-        lines.insert(0, f"At profile {larger.profile}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
+        place = "the paper's scale" if larger.profile == "paper" else f"profile {larger.profile}"
+        lines.insert(0, f"At {place}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
     value = "" if row["value"] is None else f'<span class="measured">{text["measured"]}</span>, {text["n"]} '
     return (
         f'<div class="finding" data-verdict="{row["verdict"]}">{above}<p>{row["statement"]}</p>'

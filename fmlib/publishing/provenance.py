@@ -21,12 +21,10 @@ from fmlib.core.errors import require
 from fmlib.pipeline import results as results_module
 from fmlib.pipeline.results import PUBLISHED, Results, benchmark
 from fmlib.publishing import status
+from fmlib.publishing.ledger import FINDINGS
 
 #: The kinds of output in which `record` keeps what the kernel runs on, and which files a cell read.
 ENVIRONMENT, FILES = "application/vnd.fmlib.environment+json", "application/vnd.fmlib.files+json"
-
-#: What the HTML of findings contains.
-FINDINGS = '<div class="findings"'
 
 
 def record(folder: str) -> None:

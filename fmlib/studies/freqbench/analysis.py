@@ -183,13 +183,15 @@ document.querySelectorAll("#freqbench th[data-column]").forEach(head => {
 def leaderboard_html(table: pd.DataFrame) -> str:
     """A leaderboard as HTML; with JavaScript, a click on a heading sorts it, and without, it stays as it is."""
     names = ["method", *table.columns]
-    button = '<button type="button" style="all:unset;cursor:pointer">{}</button>'
+    style = "background:none;border:0;color:inherit;cursor:pointer;font:inherit;padding:0;text-align:left"
+    button = f'<button type="button" style="{style}">{{}}</button>'
     heads = "".join(
         f'<th scope="col" data-column="{n}">{button.format(html.escape(one))}</th>' for n, one in enumerate(names)
     )
     rows = []
     for name, row in table.iterrows():
-        cells = f'<th scope="row" data-value="{html.escape(str(name))}">{html.escape(str(name))}</th>'
+        title = html.escape(str(name))
+        cells = f'<th scope="row" data-value="{title}" style="white-space:nowrap">{title}</th>'
         for column, value in row.items():
             decimals = COLUMNS[str(column)][0] if column in COLUMNS else 0
             text = "\N{EN DASH}" if np.isnan(value) else f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
