@@ -11,6 +11,7 @@ from fmlib.core.errors import FmlibError
 from fmlib.pipeline import results as results_module
 from fmlib.pipeline.results import PUBLISHED, Results, benchmark
 from fmlib.publishing import build, provenance, status
+from fmlib.publishing.ledger import FINDINGS
 
 CHAPTERS = [path for path in build.notebooks() if path.stem != build.STATUS]
 
@@ -158,7 +159,8 @@ def table():
     return shown("text/html", "<table></table>")
 
 
-GLUE = "application/papermill.record/text/plain"
+def findings():
+    return shown("text/html", f"{FINDINGS}></div>")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,8 @@ GLUE = "application/papermill.record/text/plain"
     [
         ([("load", [], None, {"a.csv"}), ("draw", [png()], ["a.csv"], set())], None),
         ([("draw", [png()], ["a.csv"], {"a.csv"})], None),
-        ([("quote", [shown(GLUE, "1")], None, {"a.csv"})], None),
+        ([("find", [findings()], ["claims.json"], {"claims.json"})], None),
+        ([("find", [findings()], None, {"claims.json"})], "every figure and table"),
         ([("draw", [png()], ["a.csv", "b.csv"], {"a.csv"})], "names b.csv, which the chapter does not open"),
         ([("draw", [png()], ["a.csv"], set()), ("load", [], None, {"a.csv"})], "names a.csv, which"),
         ([("load", [], None, {"a.csv", "b.csv"}), ("draw", [png()], ["a.csv"], set())], "opens b.csv, which made_from"),
