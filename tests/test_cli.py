@@ -242,7 +242,7 @@ def test_a_disk_that_refuses_is_one_line(fmlib, monkeypatch, command, code):
 
 
 def test_other_errors_of_the_system_keep_their_traceback(fmlib, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file", "/a/file")
 
     monkeypatch.setattr(registry, "run", fail)
@@ -290,7 +290,7 @@ def test_ctrl_c_during_imports(module, words):
 
 
 def test_ctrl_c_during_the_work(fmlib, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(registry, "run", interrupted)

@@ -38,6 +38,9 @@ PATTERNS = [
 #: Lines that match and are harmless, by a part of them -> why.
 EXCEPTIONS = {
     "torch.export.load(_checked(": "of an archive that programs.py has checked",
+    "import pickle  # of a plan, between processes of one run": "for Ray, which pickles all that it sends",
+    "_Job(pickle.dumps(plan)": "by the process that starts a run on a cluster",
+    "with_inputs(pickle.loads(job.plan)())": "by a node of that cluster, from the process that started the run",
     "it is sent to each worker and so must pickle": "a docstring: between our own processes",
     "without cached tasks, which do not pickle": "a comment: between our own processes",
 }

@@ -107,7 +107,8 @@ def _robust_accuracy(results: Results) -> Picture:
     """Robust accuracy of three networks: standard, with a penalty on the Jacobian norm, adversarially trained."""
     arrays = results.arrays("robustness")
     names = {"standard": "N", "Jacobian norm\npenalised": "N_small", "adversarial\ntraining": "A"}
-    values = {name: 100 * arrays[f"AutoAttack.{kind}"].mean() for name, kind in names.items()}
+    keys = {name: f"AutoAttack.{kind}" for name, kind in names.items()}
+    values = {name: 100 * arrays[key].mean() for name, key in keys.items() if key in arrays}
     return _bars(values, "accuracy under AutoAttack (%)")
 
 

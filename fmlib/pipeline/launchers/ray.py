@@ -6,7 +6,7 @@ Every node computes tasks as a worker process here does, under the store's locks
 from __future__ import annotations
 
 import logging
-import pickle
+import pickle  # of a plan, between processes of one run
 import re
 import socket
 import subprocess
