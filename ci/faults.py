@@ -785,7 +785,7 @@ def damaged_publications(campaign: Campaign) -> Iterator[Fault]:
     (folder / "bench" / f"{results.FAULTS}.json").unlink(missing_ok=True)
     install(folder)
     registry.PUBLISHED = folder
-    registry.run = build.build = lambda *_: None
+    registry.run = build.build = lambda *_, **__: None
     cli._publish = lambda *_: None
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for _ in share(campaign, 0.25):

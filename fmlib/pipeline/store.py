@@ -361,7 +361,12 @@ def _renamed(name: str) -> str:
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     """Named arrays as the content of one compressed .npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    try:
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    except ValueError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # hidden by a zip file that it left open
+            raise error.__context__ from None
+        raise
     return buffer.getvalue()
 
 

@@ -571,3 +571,15 @@ def test_an_artifact_of_the_first_names_is_read_under_the_present_ones(tmp_path)
     store.put(task(kind="maps_crossed"), Artifact(first))
     assert store.has(renamed)
     assert set(store.get(renamed).arrays) == {"clipped", "keep.random", "filtered.PGD", "half"}
+
+
+def test_ctrl_c_in_the_middle_of_a_zip_file_is_an_interrupt(monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
+
+    monkeypatch.setattr(np, "savez_compressed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        arrays_to_bytes({"a": np.zeros(1)})
