@@ -30,6 +30,7 @@ from fmlib.publishing.status import ROOT, freshness, records
 from fmlib.studies import registry
 from fmlib.studies.dataset_masks.analysis import accuracies
 from fmlib.studies.dataset_masks.figures import figure_home
+from fmlib.studies.freqbench import analysis as freqbench
 
 BOOK = ROOT / "book"
 
@@ -209,6 +210,7 @@ def require_undamaged() -> None:
         results.verify()
     for name in benchmarks():
         benchmark(name)
+    freqbench.require_undamaged(registry.PUBLISHED / "freqbench")
 
 
 def publish() -> None:

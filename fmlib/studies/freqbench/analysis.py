@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fmlib.core.errors import FmlibError
+from fmlib.core.errors import FmlibError, require
 from fmlib.core.intervals import Measured, average
 from fmlib.pipeline.disk.files import read_signed
 from fmlib.pipeline.results import PUBLISHED, NotComputed, Results
@@ -95,6 +96,17 @@ def records(results: Results, further: str | None = None) -> list[dict[str, Any]
 def scale(results: Results) -> str:
     """What is measured at the profile of the results: "full", or "small" where there are no photographs."""
     return "small" if results.manifest["data"] == "planted" else "full"
+
+
+def require_undamaged(folder: Path) -> None:
+    """Raise `FmlibError` if a file in the published folder of FreqBench is missing or damaged."""
+    for name in (*(f"{method}.json" for method in METHODS), "networks.safetensors", "networks.sha256"):
+        require((folder / name).exists(), f"{folder / name} is missing: restore it, or run 'fmlib freqbench' again")
+    for path in sorted(folder.glob("*.json")):
+        _read(path)
+    found = hashlib.sha256((folder / "networks.safetensors").read_bytes()).hexdigest().encode()
+    same = found == (folder / "networks.sha256").read_bytes()
+    require(same, f"{folder / 'networks.safetensors'} does not match its checksum (cut short or edited): restore it")
 
 
 def _read(path: Path) -> dict[str, Any]:

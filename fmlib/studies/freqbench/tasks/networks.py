@@ -52,7 +52,9 @@ def write_networks(at_64: dict[str, dict[str, Tensor]]) -> None:
     for kind in KINDS:
         weights |= train_tone_networks(kind)
     FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_bytes(save_weights({name: value.contiguous() for name, value in weights.items()}))
+    content = save_weights({name: value.contiguous() for name, value in weights.items()})
+    FILE.write_bytes(content)
+    FILE.with_suffix(".sha256").write_text(hashlib.sha256(content).hexdigest())
 
 
 @cache
