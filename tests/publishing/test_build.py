@@ -78,7 +78,7 @@ def test_cells_keep_the_house_rules(notebook):
     assert "papermill" not in notebook.metadata
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            assert len(cell.source.splitlines()) <= 20
+            assert len(cell.source.splitlines()) <= 15
             assert all(output.output_type not in ("error", "stream") for output in cell.outputs)
 
 

@@ -101,6 +101,24 @@ def eligibility(results: Results) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
+def selection(results: Results, larger: Results) -> dict[str, str]:
+    """How many images are selected, by each rule and in both results: description -> number, formatted."""
+    counts, pairs = eligibility(results), larger.arrays("pairs")
+    return {
+        "validation images": counts["validation"],
+        "eligible by the paper's text": counts["eligible"],
+        "eligible by the authors' code": counts["by_code"],
+        "eligible by the text only": counts["only_text"],
+        "eligible by the code only": counts["only_code"],
+        "of these, images that the attack makes N classify correctly": counts["turned_right"],
+        "VGG11 at 128 px: eligible (the paper speaks of about 1,421)": f"{pairs['eligible'].sum():,}",
+        "VGG11 at 128 px: considered for masks, equally many of each class": str(
+            larger.manifest["experiments"]["image-masks"]["images"]
+        ),
+        "VGG11 at 128 px: eligible among these, with masks": f"{len(larger.arrays('tables')['x']):,}",
+    }
+
+
 def attack_spectra(results: Results) -> dict[str, np.ndarray]:
     """Mean spectrum of each attack family, PGD's at the training radius: name -> half plane (H, W // 2 + 1)."""
     spectra = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from fmlib.core.intervals import Measured, average, exact, min_max, paired, pooled_range, wilson
-from fmlib.core.spectra import angular_energy, correlation, low_share, ring_means
+from fmlib.core.spectra import angular_energy, correlation, low_share, radial_energy, ring_means
 from fmlib.pipeline.results import NotComputed, Results
 
 
@@ -178,3 +180,53 @@ def similarity_to_standard(results: Results) -> pd.DataFrame:
             for column, found in values.items()
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+#: Claims that are computed at the paper's scale -> labels of their rows.
+AT_SCALE = {
+    "T1.N.standard": "VGG, standard (N): accuracy, unmasked",
+    "T1.N.masked": "VGG, N: accuracy, mask applied",
+    "T1.N.gap": "VGG, N: change when the mask is applied",
+    "N.robust": "VGG, N: accuracy under PGD",
+    "V.accuracy": "ResNet minus VGG, N: accuracy",
+    "V.N.gap": "ResNet, N: change when the mask is applied",
+    "V.A.gap": "ResNet, A: change when the mask is applied",
+    "V.S.gap": "ResNet, S: change when the mask is applied",
+    "V.A.robust": "ResNet, A: accuracy under PGD",
+    "V.correlation": "ResNet and VGG, N: correlation of masks",
+    "V.low_shift": "ResNet, A minus N: low share",
+    "V.S.low_shift": "ResNet, S minus N: low share",
+    "V.N1.low_shift": "ResNet, another N minus N: low share",
+    "V.N1.correlation": "ResNet, two N: correlation of masks",
+}
+
+
+def resnet_table(arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row per ResNet: accuracies, and its mask beside that of N.
+
+    Args:
+        arrays: `second_architecture.npz`: `mask.<name>` (H, W); `standard.<name>`, `masked.<name>` and
+            `attacked.<name>`, whether each image is classified correctly, where they were evaluated.
+
+    Returns:
+        Formatted values. "turns at" is the radius, as a fraction of the corner radius, of the first band with no more
+        energy than N's mask has, and "deepest" the smallest difference of a band.
+    """
+    names = {"N": "standard (N)", "N1": "standard, another seed", "A": "adversarially trained (A)", "S": "scale (S)"}
+    kinds = {"accuracy (%)": "standard", "mask applied (%)": "masked", "under PGD (%)": "attacked"}
+    planes = {name: torch.from_numpy(arrays[f"mask.{name}"]) for name in names}
+    base, rows = radial_energy(planes["N"]), {}
+    for name, plane in planes.items():
+        change = radial_energy(plane) - base
+        turn = int((change > 0).int().argmin()) / len(change)
+        rates = {title: arrays.get(f"{kind}.{name}") for title, kind in kinds.items()}
+        rows[names[name]] = {
+            title: "n/a" if rate is None else f"{100 * rate.mean():.1f}" for title, rate in rates.items()
+        } | {
+            "L1 share": f"{float(plane.mean()):.3f}",
+            "low share": f"{float(low_share(plane)):.3f}",
+            "r with N": "n/a" if name == "N" else f"{float(correlation(plane, planes['N'])):.3f}",
+            "turns at": f"{turn:.2f}" if name in "AS" else "n/a",
+            "deepest": "n/a" if name == "N" else f"{float(change.min()):.3f}",
+        }
+    return pd.DataFrame(rows).T

@@ -105,6 +105,27 @@ def networks_table(scales: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.round(1).add_suffix(" (%)")
 
 
+def counts(results: Results, larger: Results) -> dict[str, str]:
+    """How many of N's masks of clean images there are and converged, in both results: description -> number."""
+    validation, considered = len(results.arrays("pairs")["labels"]), profile(results.profile).n_image_masks
+    fits = results.table("image_masks").query("kind == 'N.x'")
+    late, fits_larger = fits[~fits["converged"]], larger.table("image_masks")
+    return {
+        "validation images": f"{validation:,}",
+        "considered, equally many of each class": f"{considered or validation:,}",
+        "eligible, with masks": f"{len(fits):,}",
+        "N's masks of clean images that did not meet the stop rule": f"{len(late):,}",
+        "of these, masks that keep the prediction": f"{late['kept'].sum():,}",
+        "VGG11 at 128 px: images considered, equally many of each class": str(
+            larger.manifest["experiments"]["image-masks"]["images"]
+        ),
+        "VGG11 at 128 px: eligible, with masks": f"{len(fits_larger):,}",
+        "VGG11 at 128 px: steps, at most": f"{fits_larger['steps'].max():,}",
+        "VGG11 at 128 px: masks that did not meet the stop rule": f"{(~fits_larger['converged']).sum():,}",
+        "VGG11 at 128 px: masks that keep the prediction": f"{fits_larger['kept'].sum():,}",
+    }
+
+
 def near_zero(results: Results) -> dict[str, str]:
     """Near-zero residue in M_{N,x}: entries below two steps of Adam, ready for prose.
 

@@ -133,3 +133,12 @@ def test_masks_of_each_regime_are_compared_with_those_of_the_standard_networks()
     assert list(table.index) == ["N", "A"]
     assert table.loc["N"].tolist() == ["-1.00 (-1.00 to -1.00)", "\N{EN DASH}"]
     assert table.loc["A"].tolist() == ["0.00 (-1.00 to 1.00)", "0.00 (-1.00 to 1.00)"]
+
+
+def test_the_table_of_resnets_compares_each_mask_with_that_of_n():
+    masks = {f"mask.{name}": np.full((8, 8), 0.5, dtype=np.float32) for name in ("N", "N1", "A", "S")}
+    masks["mask.A"][0, 0] = 1.0
+    table = analysis.resnet_table(masks | {"standard.N": np.array([True, False])})
+    assert list(table["accuracy (%)"]) == ["50.0", "n/a", "n/a", "n/a"]
+    assert table.loc["standard (N)", "r with N"] == "n/a"
+    assert table.loc["adversarially trained (A)", "L1 share"] == "0.508"
