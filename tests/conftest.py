@@ -40,25 +40,23 @@ settings.register_profile("fmlib", deadline=None, max_examples=25)
 settings.load_profile("fmlib")
 torch.set_num_threads(1)
 
-#: Files that take long come first, so that processes which share the tests end at about the same time. The book is
-#: built last, from results that the rehearsal in test_notebook.py has computed by then.
+#: Files that take long come first, so that processes which share the tests end at about the same time.
 FIRST = [
-    "test_notebook.py",
+    "test_build.py",
     "test_browser.py",
     "test_playground.py",
     "test_own_playground.py",
     "test_pdf.py",
     "test_scheduler.py",
 ]
-LAST = ["test_build.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files as `FIRST` and `LAST` say."""
+    """Order the files as `FIRST` says."""
 
     def rank(item: pytest.Item) -> int:
         name = item.path.name
-        return FIRST.index(name) if name in FIRST else len(FIRST) + (name in LAST)
+        return FIRST.index(name) if name in FIRST else len(FIRST)
 
     items.sort(key=rank)
 

@@ -42,6 +42,9 @@ STATUS = "status"
 #: The published profile that the book and the README show.
 SHOWN = "laptop"
 
+#: The chapters for which Colab is asked for a GPU: readers compute at scale or on their own networks there.
+NEED_GPU = ("own_network", "paper_scale")
+
 #: The claims that the README shows.
 HEADLINES = (
     "T1.N.gap", "F4.A.low_shift", "F4.S.low_shift", "F5.nonzero_share", "C.own_vs_random", "T2.masked_adversarial",
@@ -233,6 +236,8 @@ def publish() -> None:
     for path in notebooks():
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[tagged(notebook, "colab")[0]].source = colab_source()
+        if path.stem in NEED_GPU:
+            notebook.metadata |= {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
         write(notebook, path)
     for path, notebook in executed(results, BOOK):
         write(notebook, path)

@@ -122,8 +122,7 @@ def _card(row: dict[str, Any], larger: Results | None, above: str) -> str:
         lines.insert(0, f"Published: {with_unit(text['published'], row['unit'])}")
     if larger is not None and (there := larger.claim(row["id"]))["value"] is not None:
         cells = readable(there)
-        place = "the paper's scale" if larger.profile == "paper" else f"profile {larger.profile}"
-        lines.insert(0, f"At {place}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
+        lines.insert(0, f"{_title(larger)}: {cells['measured']}, {cells['n']}, {cells['verdict']}")
     value = "" if row["value"] is None else f'<span class="measured">{text["measured"]}</span>, {text["n"]} '
     return (
         f'<div class="finding" data-verdict="{row["verdict"]}">{above}<p>{row["statement"]}</p>'
@@ -182,8 +181,13 @@ def scales_table(results: Results, larger: Results) -> HTML:
     for place in (results, larger):
         read = {row["id"]: readable(row) for row in place.claims()}
         cells = [read[row["id"]] for row in rows]
-        columns[f"profile {place.profile}"] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
+        columns[_title(place)] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
     return _as_html(columns)
+
+
+def _title(results: Results) -> str:
+    """What a page calls the scale of results."""
+    return profile_named(results.profile).title
 
 
 def comparison_table(results: Results, counterparts: dict[str, str]) -> HTML:
@@ -212,7 +216,7 @@ def published_table(results: Results, shown: dict[str, str], larger: Results | N
         shown: claim id -> label of its row.
         larger: results at another profile.
     """
-    scales = {"here": results} | ({f"profile {larger.profile}": larger} if larger else {})
+    scales = {"here": results} | ({_title(larger): larger} if larger else {})
     columns = {"published": {label: readable(results.claim(claim))["published"] for claim, label in shown.items()}}
     for title, place in scales.items():
         cells = {label: readable(place.claim(claim)) for claim, label in shown.items()}

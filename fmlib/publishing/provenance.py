@@ -103,7 +103,7 @@ def source_line(chapter: str, files: list[str], results: Results) -> str:
     """
     manifest, parts = results.manifest, [f"chapter {chapter}"]
     if any("/" not in name for name in files):
-        parts += [f"profile {results.profile}", f"seed {manifest['seed']}", _key(results)]
+        parts += [status.scale(results), f"seed {manifest['seed']}", _key(results)]
     experiments: dict[str, list[str]] = {}
     for name in files:
         experiments.setdefault(_experiment(name, results), []).append(name)
@@ -137,7 +137,7 @@ def _experiment(name: str, results: Results) -> str:
         how = status.computed_on(records[experiment])
     anchor = status.anchor(experiment, place, results)
     if place is not results:
-        how = f"profile {place.profile}, seed {place.manifest['seed']}, {_key(place)}, {how}"
+        how = f"{status.scale(place)}, seed {place.manifest['seed']}, {_key(place)}, {how}"
     return f'<a href="status.html#{anchor}">{experiment}</a> ({how})'
 
 

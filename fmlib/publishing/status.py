@@ -20,6 +20,7 @@ from pygments.lexers import PythonLexer
 
 from fmlib.pipeline.claims import Claim
 from fmlib.pipeline.results import FAULTS, PUBLISHED, Results, benchmark, benchmarks
+from fmlib.studies.shared.profiles import profile
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,18 +142,23 @@ def _section(place: str, name: str, about: str, files: str, functions: list[Call
     )
 
 
+def scale(results: Results) -> str:
+    """The scale of results, and the option that computes at it, as HTML."""
+    return f"{profile(results.profile).title} (<code>--profile {results.profile}</code>)"
+
+
 def _experiment(name: str, results: Results, shown: Results) -> str:
     """The section of one experiment of `results`."""
     from fmlib.studies import registry
 
     record, experiment = results.manifest["experiments"][name], registry.all_experiments()[name]
-    about = f"{experiment.about[0].upper()}{experiment.about[1:]}, profile {results.profile}. {computed_on(record)}; "
+    about = f"{experiment.about[0].upper()}{experiment.about[1:]}, {scale(results)}. {computed_on(record)}; "
     about += f"{len(record['tasks'])} tasks"
     about += f"; {record['images']:,} images." if "images" in record else "."
     about += f" Partial: {record['partial']}." if "partial" in record else ""
     prefix = "" if results is shown else f"{results.folder.name}/"
     files = _files(shown, [f"{prefix}{file}" for file in record["files"]])
-    title = name if results is shown else f"{name}, profile {results.profile}"
+    title = name if results is shown else f"{name}, {scale(results)}"
     return _section(anchor(name, results, shown), title, about, files, [experiment.tasks, experiment.export])
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from conftest import small
-from filelock import FileLock
 
 import fmlib
 from fmlib.core.errors import FmlibError
@@ -82,6 +81,11 @@ def test_cells_keep_the_house_rules(notebook):
             assert all(output.output_type not in ("error", "stream") for output in cell.outputs)
 
 
+def test_colab_is_asked_for_a_gpu_where_one_pays():
+    asked = {path.stem for path in CHAPTERS if nbformat.read(path, as_version=4).metadata.get("accelerator") == "GPU"}
+    assert asked == set(build.NEED_GPU)
+
+
 def test_every_figure_has_alternative_text(notebook):
     for cell in notebook.cells:
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
@@ -103,11 +107,8 @@ def test_outputs_hold_no_paths(notebook):
 
 
 @pytest.fixture(scope="module")
-def results(shared, tmp_path_factory):
-    """What the rehearsal in test_notebook.py has computed at `quick`; without it, results of a smaller profile."""
-    with FileLock(shared / "quick.lock"):
-        if (shared / "quick").exists():
-            return Results.open(shared / "quick")
+def results(tmp_path_factory):
+    """Results of a profile smaller than `quick`."""
     place = tmp_path_factory.mktemp("results")
     setup = Setup(small(), 0, torch.device("cpu"), progress=False)
     store = Store(place / "store", setup.device)

@@ -15,6 +15,9 @@ from fmlib.pipeline.results import NotComputed, Results
 #: Ranges of the 64 radial bands of Paper Fig. 7: the lowest sixteenth and the middle quarter.
 BANDS = {"lowest": slice(0, 4), "middle": slice(24, 40)}
 
+#: Band energies, whose sum is 1, that differ by less than this are equal: sums of the same numbers in another order do.
+ROUNDING = 1e-12
+
 
 def exceeds(
     results: Results,
@@ -29,15 +32,15 @@ def exceeds(
         results: with `file`.
         kind: of the masks to compare, such as "A.xA".
         binary: whether both masks are binarised first.
-        energy: spectra.radial_energy or spectra.angular_energy. A tie does not exceed.
+        energy: spectra.radial_energy or spectra.angular_energy. A tie, up to `ROUNDING`, does not exceed.
         file: "image_masks", or "minimal_image_masks".
     """
     arrays = results.arrays(file)
     energies = []
     for name in (kind, "N.x"):
-        half = torch.from_numpy(arrays[name].astype(np.float32))
+        half = torch.from_numpy(arrays[name].astype(np.float64))
         energies.append(energy(full_plane(binarize(half) if binary else half, 2 * (half.shape[-1] - 1))))
-    return (energies[0] > energies[1]).numpy()
+    return (energies[0] - energies[1] > ROUNDING).numpy()
 
 
 def exceedance_in_bands(results: Results, kind: str, binary: bool, bands: str, file: str = "image_masks") -> Measured:

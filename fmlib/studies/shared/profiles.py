@@ -71,6 +71,11 @@ class Profile:
     n_gap: int = 60  # eligible images whose true minimum over all subsets of 16 bands is found
     n_maps: int = 200  # validation images considered for frequency maps, and as many others for those of classes
 
+    @property
+    def title(self) -> str:
+        """What pages call the profile: the networks' input size, such as "64-px networks"."""
+        return f"{self.data.size}-px networks"
+
     def training(self, regime: str) -> TrainSpec:
         """The training spec of a regime.
 

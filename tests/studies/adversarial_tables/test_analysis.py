@@ -38,6 +38,17 @@ def test_exceedance_compares_band_energies_and_ties_do_not_exceed():
     np.testing.assert_array_equal(next(iter(shares.values()))["radial"], 100 * found[0])
 
 
+def test_equal_shares_of_energy_are_a_tie():
+    first, second = np.zeros((2, 20, 64, 33), np.float16)
+    for count in range(20):
+        first[count, 20, 5 : 6 + count] = 1  # count + 1 entries in this row and one in another, against twice as many
+        first[count, 2, 5] = 1
+        second[count, [20, -20], 5 : 6 + count] = 1
+        second[count, [2, -2], 5] = 1
+    for normal, adversarial in ((first, second), (second, first)):
+        assert not analysis.exceeds(FakeResults(image_masks={"N.x": normal, "A.x": adversarial}), "A.x").any()
+
+
 def test_low_shift_is_paired_by_image_and_needs_masks_of_a():
     table = pd.DataFrame({"kind": ["N.x", "N.x", "A.xA", "A.xA"], "low_share": [0.5, 0.2, 0.9, 0.8]})
     found = analysis.low_shift(FakeResults(image_masks=table))
