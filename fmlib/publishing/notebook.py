@@ -225,7 +225,7 @@ def published_table(results: Results, shown: dict[str, str], larger: Results | N
             for label, cell in cells.items()
         }
         columns[f"n, {title}"] = {label: cell["n"] for label, cell in cells.items()}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).map(lambda text: text.replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def means(arrays: dict[str, np.ndarray]) -> pd.Series:

@@ -20,7 +20,6 @@ from pygments.lexers import PythonLexer
 
 from fmlib.pipeline.claims import Claim
 from fmlib.pipeline.results import FAULTS, PUBLISHED, Results, benchmark, benchmarks
-from fmlib.studies.shared.profiles import profile
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,8 +142,8 @@ def _section(place: str, name: str, about: str, files: str, functions: list[Call
 
 
 def scale(results: Results) -> str:
-    """The scale of results, and the option that computes at it, as HTML."""
-    return f"{profile(results.profile).title} (<code>--profile {results.profile}</code>)"
+    """The option that computes at the scale of results, as HTML."""
+    return f"<code>--profile {results.profile}</code>"
 
 
 def _experiment(name: str, results: Results, shown: Results) -> str:

@@ -7,6 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from fmlib.publishing import build
+from fmlib.studies import registry
 
 #: What Jupyter shows as raw markup: roles, directives, labels of equations, targets.
 MARKUP = re.compile(r"\{[a-z:]+\}|:::|\$\$ *\([\w-]+\)|^(<p>)?\([\w-]+\)=", re.MULTILINE)
@@ -20,7 +21,7 @@ PHRASES = (
     "what a seed does", "one image a step", "a mask each", "tells the class", "tells? apart", "specks",
     "a stamp", "all but empty", "sister paper", "looks? low", "wants none", "lay on", "give or take",
     "made by", "recipe", "See that", "See how", "behind (its|a|their) masks?", "envelope", "likeness",
-    "planted", "laboratory",
+    "planted", "laboratory", "profile laptop",
 )  # fmt: skip
 
 #: Pages that only list or only greet.
@@ -71,11 +72,21 @@ def test_links_between_chapters_lead_to_files(notebook):
     assert [target for target in targets if not (build.BOOK / target).is_file()] == []
 
 
-PAGES = [*build.notebooks(), *sorted(build.BOOK.glob("*.md")), build.ROOT / "README.md"]
+PAGES = [*build.notebooks(), *sorted(build.BOOK.rglob("*.md")), build.ROOT / "README.md"]
+
+
+def private(text):
+    """The phrases in a text, code left out, that the field does not use."""
+    text = re.sub(r"```.*?```|`[^`]+`", "", " ".join(text.split()))
+    return [phrase for phrase in PHRASES if re.search(rf"(?<!\w){phrase}", text, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_has_only_words_of_the_field(path):
     text = "\n".join(markdown(path)) if path.suffix == ".ipynb" else path.read_text()
-    text = re.sub(r"`[^`]+`", "", " ".join(text.split()))
-    assert [phrase for phrase in PHRASES if re.search(rf"(?<!\w){phrase}", text, re.IGNORECASE)] == []
+    assert private(text) == []
+
+
+@pytest.mark.parametrize("claim", registry.all_claims(), ids=lambda claim: claim.id)
+def test_a_claim_has_only_words_of_the_field(claim):
+    assert private(f"{claim.statement} {claim.unit} {claim.n} {claim.reference} {claim.by_construction}") == []

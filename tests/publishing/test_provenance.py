@@ -112,14 +112,7 @@ def test_annotating_twice_is_annotating_once(plain, results):
 def test_a_line_names_everything(results):
     line = provenance.source_line("dataset_masks", ["masks.csv", "stability.csv", "second_architecture.npz"], results)
     experiment = results.manifest["experiments"]["architectures"]
-    for part in (
-        "chapter dataset_masks",
-        "64-px networks",
-        "--profile laptop",
-        "seed 0",
-        results.manifest["key"],
-        experiment["torch"],
-    ):
+    for part in ("chapter dataset_masks", "--profile laptop", "seed 0", results.manifest["key"], experiment["torch"]):
         assert part in line
     assert line.count("status.html#experiment-dataset-masks") == line.count("status.html#experiment-architectures") == 1
     assert 'href="laptop/stability.csv"' in line
@@ -291,7 +284,7 @@ def test_experiments_of_other_profiles_have_sections_of_their_own(results):
     page, other = status.experiments(results).data, Results.open(PUBLISHED / "paper")
     for name, experiment in other.manifest["experiments"].items():
         text = section(page, f"{name}-paper")
-        assert "128-px networks" in text
+        assert "--profile paper" in text
         assert experiment.get("partial", "") in text
         for file in experiment["files"]:
             assert f'href="paper/{file}"' in text
