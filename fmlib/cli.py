@@ -128,14 +128,20 @@ def explain(
         typer.Option(metavar="S", help="About how long learning the masks may take (default: as long as needed)."),
     ] = None,
     device: Device = "auto",
+    launcher: Launcher = "local",
+    cpus_per_task: CpusPerTask = None,
+    gpus_per_task: GpusPerTask = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the frequencies that an image classifier needs, and write a report with a page to read."""
     from fmlib.explain.command import Request
     from fmlib.explain.command import explain as write_report
+    from fmlib.pipeline.launchers.ray import cluster
 
+    place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     request = Request(model, images, out, weights, classes, size, count, mean, std, centre, steps, max_seconds, device)
-    print(f"written to {write_report(request, _say, progress=not quiet and sys.stderr.isatty())}")
+    page = write_report(request, _say, progress=not quiet and sys.stderr.isatty(), cluster=place)
+    print(f"written to {page}")
 
 
 @app.command()

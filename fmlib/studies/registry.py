@@ -37,6 +37,7 @@ STUDIES = [
     "own_network",
     "what_it_costs",
     "freqbench",
+    "discussion",
 ]
 
 

@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
+from PIL import Image
 
 from fmlib.cli import main
 from fmlib.core.errors import FmlibError
@@ -21,6 +23,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 CPU = torch.device("cpu")
+START = launcher.RayPool.start
 #: A node that does not answer for a second is dead.
 HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 250, "health_check_failure_threshold": 4}
 
@@ -121,3 +124,38 @@ def test_a_head_that_does_not_answer_is_one_line(listens, tmp_path, monkeypatch,
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert code == 2
     assert line.startswith(f"fmlib: no Ray cluster answers at {address} ({'silence' if listens else ''}")
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_report_has_the_masks_of_a_local_run(nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fmlib.explain.fourier_mask.LARGEST_BATCH", 2)
+    monkeypatch.setattr("fmlib.explain.command.SHARD", 2)
+    (tmp_path / "sharded_factories.py").write_text(FACTORY)
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(f"pictures/{number}.png")
+    words = ["explain", "--model", "sharded_factories:make", "--images", "pictures", "--size", "16", "--steps", "4"]
+    begun = []
+    monkeypatch.setattr(launcher.RayPool, "start", lambda pool, task: begun.append(task.name) or START(pool, task))
+    assert main([*words, "--out", "local", "--quiet"]) == 0
+    assert main([*words, "--out", "cluster", "--quiet", "--launcher", f"ray:{nodes.address}"]) == 0
+    assert begun == ["masks of images 1 to 2", "masks of images 3 to 4", "masks of images 5 to 5"]
+    local, cluster = (
+        safetensors.numpy.load_file(tmp_path / name / "masks.safetensors") for name in ("local", "cluster")
+    )
+    assert local.keys() == cluster.keys()
+    for name, masks in local.items():
+        np.testing.assert_allclose(cluster[name], masks, atol=1e-5)
+    assert not (tmp_path / "cluster.parts").exists()

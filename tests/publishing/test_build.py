@@ -14,12 +14,14 @@ import yaml
 from conftest import small
 
 import fmlib
+from fmlib.cli import main
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import PUBLISHED, Results, manifest_text
 from fmlib.pipeline.store import Store
 from fmlib.publishing import build, provenance, status
 from fmlib.studies import registry
+from fmlib.studies.freqbench.analysis import FURTHER
 from fmlib.studies.shared.setup import Setup
 
 CHAPTERS = build.notebooks()
@@ -116,11 +118,33 @@ def results(tmp_path_factory):
     return publish(registry.experiments(), setup, store, place / "quick", registry.all_claims())
 
 
+#: A method of a reader's own, for FreqBench.
+MINE = """
+import torch
+
+TITLE, SOURCE, BUDGET = "energy of mine", "nowhere", 0
+
+def explain(model, images, target, budget):
+    return torch.fft.fft2(images).abs().sum(1)
+"""
+
+
 @pytest.fixture(scope="module")
-def pages(results, tmp_path_factory):
-    """The folder of the built pages."""
+def measured(tmp_path_factory):
+    """A folder in which `fmlib freqbench` has left what it measured of a reader's own method."""
+    place = tmp_path_factory.mktemp("freqbench")
+    (place / "mine.py").write_text(MINE)
+    words = ["--method", f"{place / 'mine.py'}:explain", "--task", "plain", "--images", "4", "--quiet"]
+    assert main(["freqbench", *words, "--out", str(place / "out"), "--store", str(place / "store")]) == 0
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def pages(results, measured, tmp_path_factory):
+    """The folder of the built pages; the book also reads what was measured of a reader's own method."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "BUILD", tmp_path_factory.mktemp("build"))
+        patch.setenv(FURTHER, str(measured))
         return build.build(results).parent
 
 
@@ -128,6 +152,13 @@ def pages(results, tmp_path_factory):
 def test_every_chapter_executes_and_the_book_builds(pages):
     assert {f"{path.stem}.html" for path in CHAPTERS} <= {path.name for path in pages.glob("*.html")}
     assert "T1.N.gap" in (pages / "dataset_masks.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_is_in_the_leaderboard_of_the_built_book(pages):
+    (row,) = re.findall(r"<tr>(?:(?!</tr>).)*energy of mine.*?</tr>", (pages / "freqbench.html").read_text(), re.DOTALL)
+    assert "own method" in row
+    assert "energy of mine" not in (build.BOOK / "freqbench.ipynb").read_text()
 
 
 def links(page):

@@ -20,6 +20,7 @@ from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.publishing import build
 from fmlib.publishing.playground import binary, book
 from fmlib.publishing.playground.drawings import DRAWINGS
+from fmlib.studies.shared.pretrained import network_from
 from fmlib.studies.shared.profiles import profile
 
 RESULTS = Results.open(PUBLISHED / build.SHOWN)
@@ -61,7 +62,7 @@ def test_a_drawing_is_recognised_and_its_middle_frequencies_are_needed(name, lab
     middle = (torch.hypot(rows[:, None], columns[None]) <= 4).float()
     label = RESULTS.arrays("samples")["classes"].tolist().index(label)
     for regime in "NA":
-        model = book.network(RESULTS, f"network_{regime}.safetensors", settings)
+        model = network_from(RESULTS, f"network_{regime}.safetensors", settings)
         filtered = [apply_mask(drawn, mask[None], settings.network.mean) for mask in (torch.zeros_like(middle), middle)]
         with torch.no_grad():
             whole, gray, again = (int(model(one).argmax()) for one in (drawn, *filtered))
@@ -130,7 +131,7 @@ DATASETS = {
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_probabilities_and_gradients_are_those_of_torch(served, dataset, regime):
     name, file, make = DATASETS[dataset]
-    model = book.network(RESULTS, file.format(regime), profile(name))
+    model = network_from(RESULTS, file.format(regime), profile(name))
     pictures = make()
     labels = torch.arange(len(pictures)) % 5
     asked = [
@@ -180,7 +181,7 @@ LEARNED = [("photographs", 20, "N", 3), ("photographs", 28, "A", 8), ("synthetic
 def test_masks_are_those_of_the_library(served, dataset, number, regime, steps):
     name, file, make = DATASETS[dataset]
     found = profile(name)
-    model = binary.rounded(book.network(RESULTS, file.format(regime), found)).double()
+    model = binary.rounded(network_from(RESULTS, file.format(regime), found)).double()
     pixels = torch.from_numpy(make()[number])
     image = pixels.double()[None, None] / 255
     label, centre, spec = model(image).argmax(1), found.network.mean, MinimalMaskSpec()
@@ -226,7 +227,7 @@ def test_an_attack_stays_in_its_ball_and_changes_the_prediction(served):
     assert np.abs(attacked - pixels).max() <= options["epsilon"] + 1e-12
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    model = book.network(RESULTS, "network_N.safetensors", profile("laptop"))
+    model = network_from(RESULTS, "network_N.safetensors", profile("laptop"))
     before, after = (model(torch.tensor(one).float().view(1, 1, 64, 64)).argmax(1) for one in (pixels, attacked))
     assert before != after
 

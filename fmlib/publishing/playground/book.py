@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_weights
 from torch import Tensor
 
 from fmlib.core.config import MinimalMaskSpec
 from fmlib.core.data import sample_image
-from fmlib.core.models import Normalized, build
+from fmlib.core.models import Normalized
 from fmlib.core.spectra import half_plane
 from fmlib.pipeline.results import Results
 from fmlib.publishing.playground import graph
 from fmlib.publishing.playground.binary import LEARNING, PHOTOGRAPHS, File, scripts
 from fmlib.publishing.playground.drawings import DRAWINGS
 from fmlib.studies.dataset_masks.figures import figure_scheme
+from fmlib.studies.shared.pretrained import network_from
 from fmlib.studies.shared.profiles import Profile, profile
 
 #: Regime -> full name of its networks.
@@ -33,13 +33,6 @@ NAMES = {
     "T": "translation (T)",
     "R": "rotation (R)",
 }
-
-
-def network(results: Results, file: str, settings: Profile) -> Normalized:
-    """A published network in eval mode: its weights from `file`, its architecture from the profile `settings`."""
-    model = build(settings.network, 0)
-    model.load_state_dict(load_weights(results.content(file)))
-    return model.eval()
 
 
 def _nodes(model: Normalized, size: int) -> list[dict[str, Any]]:
@@ -110,7 +103,7 @@ def pack(results: Results) -> bytes:
             "Photographs and drawings",
             settings,
             map(str, results.arrays("samples")["classes"]),
-            {regime: network(results, f"network_{regime}.safetensors", settings) for regime in "NA"},
+            {regime: network_from(results, f"network_{regime}.safetensors", settings) for regime in "NA"},
             {regime: (title, torch.from_numpy(masks[regime][0])) for regime, title in NAMES.items()},
             _pictures(settings.data.size),
         ),
@@ -120,7 +113,7 @@ def pack(results: Results) -> bytes:
             "Synthetic tones",
             quick,
             [f"tone {number}" for number in range(1, len(synthetic["images"]) + 1)],
-            {regime: network(results, f"synthetic_network_{regime}.safetensors", quick) for regime in "NA"},
+            {regime: network_from(results, f"synthetic_network_{regime}.safetensors", quick) for regime in "NA"},
             {
                 "N": (NAMES["N"], torch.from_numpy(synthetic["mask"])),
                 "A": (NAMES["A"], torch.from_numpy(synthetic["mask.A"])),

@@ -10,14 +10,12 @@ from fmlib.core.evaluation import evaluate
 from fmlib.core.heat_maps import errors
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes
+from fmlib.studies.shared.noise import STRENGTH
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import first_images
 
 #: The networks compared, and their full names.
 NETWORKS = {"N": "standard", "A": "adversarially trained", "N+": "JaFR low", "N-": "JaFR high"}
-
-#: Root mean square of the perturbation of a pixel: Yin et al.'s norm of 4 for 3 x 32 x 32 values in [0, 1].
-STRENGTH = 4 / (3 * 32 * 32) ** 0.5
 
 
 def heat(setup: Setup, regime: str) -> Task:

@@ -6,7 +6,6 @@ numbers that the text quotes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,13 +13,14 @@ import pandas as pd
 from IPython.display import HTML
 from torch import from_numpy
 
-from fmlib.core.intervals import Measured, Z, average, min_max, paired, pooled_range, wilson
+from fmlib.core.intervals import Measured, average, min_max, paired, pooled_range, wilson
 from fmlib.core.spectra import corner_radius, full_plane, radius
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import bits
-from fmlib.studies.jacobian_regularisation.figures import full_name, minus
 from fmlib.studies.jacobian_regularisation.tasks import BANDS, DEVIATIONS, attacks
+from fmlib.studies.shared.names import full_name, minus
 from fmlib.studies.shared.profiles import PROFILES, profile
+from fmlib.studies.shared.ranks import rank_correlation
 
 # ------------------------------------------------------------------------------------------------ reading the files
 
@@ -72,22 +72,6 @@ def biased_networks(arrays: dict[str, np.ndarray]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------ measures of claims
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> Measured:
-    """Spearman's correlation of two samples (n,), n > 3, with its 95% interval; 0 if all values of a sample are equal.
-
-    Source of the interval: Bonett and Wright (2000).
-    """
-    from scipy.stats import spearmanr
-
-    constant = np.ptp(first) == 0 or np.ptp(second) == 0
-    value = 0.0 if constant else float(np.clip(spearmanr(first, second).statistic, -1, 1))
-    if abs(value) > 1 - 1e-9:
-        return Measured(round(value), round(value), round(value), len(first))
-    error = Z * math.sqrt((1 + value**2 / 2) / (len(first) - 3))
-    centre = math.atanh(value)
-    return Measured(value, math.tanh(centre - error), math.tanh(centre + error), len(first))
 
 
 def jacobian_difference(results: Results, more: str, less: str) -> Measured:

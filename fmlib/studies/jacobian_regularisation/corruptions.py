@@ -197,29 +197,6 @@ def corrupt(images: Tensor, name: str, severity: int, rng: Generator) -> Tensor:
     return CORRUPTIONS[name](images, severity, rng)
 
 
-def band_noise(images: Tensor, low: float, high: float, norm: float, rng: Generator) -> Tensor:
-    """Gaussian noise in one band of frequencies, to be added to images as a controlled corruption.
-
-    Args:
-        images: pixels (B, C, H, W); only their shape, type and device count.
-        low, high: the band, low <= radius < high, in cycles per image.
-        norm: l2 norm of each image's noise, in pixel units.
-        rng: on the images' device.
-
-    Returns:
-        Noise (B, C, H, W), not clamped.
-
-    Raises:
-        FmlibError: the band holds no frequency.
-    """
-    rows, columns = images.shape[-2:]
-    distance = radius(rows, columns)[:, : columns // 2 + 1].to(images.device)
-    band = (distance >= low) & (distance < high)
-    require(bool(band.any()), f"no frequency of {rows} x {columns} images lies at radius {low} to {high}")
-    noise = torch.fft.irfft2(torch.fft.rfft2(_normal(images, rng)) * band, s=(rows, columns))
-    return norm * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-
-
 class Frequencies(NamedTuple):
     """Where in the spectrum a corruption acts, by the mean of |rfft2| of its change to the images."""
 

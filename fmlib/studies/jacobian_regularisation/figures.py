@@ -1,12 +1,11 @@
 """Figures of the chapter on Jacobian frequency regularisation.
 
-Names of networks are those of `Profile.training`, such as "F+". Panels with one network each come in the order of
-`TRAININGS` and `BIASES`.
+Panels with one network each come in the order of `names.in_order`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -17,54 +16,11 @@ from torch import from_numpy
 
 from fmlib.core.intervals import Measured
 from fmlib.core.spectra import full_plane, radius
-from fmlib.pipeline.plotting import (
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    STYLE,
-    VERMILION,
-    Picture,
-    canvas,
-    centred,
-    show,
-)
-
-#: First letter of a network's name -> its training and marker.
-TRAININGS = {"N": ("standard", "o"), "F": ("FGSM-trained", "s"), "A": ("adversarially trained", "^")}
-
-#: The rest of a network's name -> its bias and colour.
-BIASES = {
-    "": ("", GRAY),
-    "+": ("JaFR low", BLUE),
-    "++": ("10\N{MULTIPLICATION SIGN} JaFR low", "#003B5C"),
-    "-": ("JaFR high", VERMILION),
-    "--": ("10\N{MULTIPLICATION SIGN} JaFR high", "#7A3400"),
-    "_low": ("Fourier sensitivity low", GREEN),
-    "_high": ("Fourier sensitivity high", ORANGE),
-    "_small": ("Jacobian norm", PURPLE),
-}
+from fmlib.pipeline.plotting import BLUE, GRAY, STYLE, Picture, canvas, centred, show
+from fmlib.studies.shared.names import BIASES, TRAININGS, full_name, in_order, minus
 
 #: Panels in a row of the figure of Jacobians.
 COLUMNS = 7
-
-
-def minus(text: str) -> str:
-    """A name or number with a typographic minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def full_name(name: str) -> str:
-    """A network's full name, such as "standard, JaFR low (N+)"."""
-    parts = (TRAININGS[name[0]][0], BIASES[name[1:]][0])
-    return f"{', '.join(filter(None, parts))} ({minus(name)})"
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of networks in the order in which figures show them."""
-    trainings, biases = list(TRAININGS), list(BIASES)
-    return sorted(names, key=lambda name: (trainings.index(name[0]), biases.index(name[1:])))
 
 
 def _title(name: str) -> str:

@@ -16,7 +16,8 @@ from fmlib.core.evaluation import attack_all, predictions
 from fmlib.core.jacobian import input_gradients, jafr_statistic, radial_shares
 from fmlib.core.spectra import corner_radius, full_plane, low_share, mean_amplitude
 from fmlib.pipeline.store import Artifact, Task
-from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS, band_noise, corrupt, frequencies
+from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS, corrupt, frequencies
+from fmlib.studies.shared.noise import band_noise
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import first_images

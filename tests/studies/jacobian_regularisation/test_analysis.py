@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,9 +22,8 @@ from fmlib.studies.jacobian_regularisation.analysis import (
     gains_by_half,
     jacobian_mask_correlation,
     radii,
-    rank_correlation,
 )
-from fmlib.studies.jacobian_regularisation.figures import full_name
+from fmlib.studies.shared.names import full_name
 from fmlib.studies.shared.profiles import PROFILES
 
 CLAIMS = load_claims(Path(analysis.__file__).with_name("claims.toml"), analysis)
@@ -135,26 +133,6 @@ def test_radii_are_those_of_the_corruptions_in_the_tables_order():
 
 
 # -------------------------------------------------------------------------------------------------- rank correlation
-
-
-def test_rank_correlation_is_spearmans_with_bonett_and_wrights_interval():
-    """Ranks 1 2 3 4 5 against 2 1 4 3 5 differ by one four times: rho = 1 - 6 * 4 / (5 * 24) = .8."""
-    found = rank_correlation(np.array([1, 2, 3, 4, 50.0]), np.array([2, 1, 4, 3, 5.0]))
-    assert (found.value, found.n) == (pytest.approx(0.8), 5)
-    error, centre = 1.959964 * math.sqrt((1 + 0.32) / 2), math.atanh(0.8)
-    assert (found.low, found.high) == pytest.approx((math.tanh(centre - error), math.tanh(centre + error)))
-
-
-def test_orders_that_agree_or_are_reversed_have_an_interval_without_width():
-    values = np.arange(6.0)
-    assert rank_correlation(values, values**3) == Measured(1, 1, 1, 6)
-    assert rank_correlation(values, -values) == Measured(-1, -1, -1, 6)
-
-
-def test_equal_values_correlate_with_nothing():
-    found = rank_correlation(np.arange(14.0), np.ones(14))
-    assert found.value == 0
-    assert found.low == -found.high < -0.4
 
 
 # ------------------------------------------------------------------------------------------------------------ claims

@@ -6,13 +6,12 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
 from fmlib.core.device import generator
 from fmlib.core.errors import FmlibError
-from fmlib.core.spectra import full_plane, radius
-from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS, band_noise, corrupt, frequencies
+from fmlib.core.spectra import radius
+from fmlib.studies.jacobian_regularisation.corruptions import CORRUPTIONS, corrupt, frequencies
 
 seeds = st.integers(0, 2**32)
 
@@ -112,20 +111,8 @@ def test_noise_has_the_deviation_of_its_severity():
     assert share == pytest.approx(0.14, rel=0.05)
 
 
-@given(seeds, st.floats(0.01, 10), st.sampled_from([(0, 1), (0, 4.5), (3, 5), (8, 12), (15, 30)]))
-def test_band_noise_has_its_norm_and_all_its_energy_in_the_band(seed, norm, band):
-    noise = band_noise(torch.zeros(3, 2, 32, 32), *band, norm, generator(seed, "band"))
-    torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((3,), norm), rtol=1e-5, atol=0)
-    found = frequencies(torch.zeros_like(noise), noise)
-    energy, distance = full_plane(found.amplitude, 32) ** 2, radius(32, 32)
-    inside = (distance >= band[0]) & (distance < band[1])
-    assert (energy[inside].sum() / energy.sum()).item() == pytest.approx(1, abs=1e-6)
-
-
-def test_empty_band_unknown_name_severity_and_pixels_are_refused():
+def test_unknown_name_severity_and_pixels_are_refused():
     images, rng = pictures(), generator(0, "x")
-    with pytest.raises(FmlibError, match="no frequency of 64 x 64 images lies at radius 46 to 50"):
-        band_noise(images, 46, 50, 1.0, rng)
     with pytest.raises(FmlibError, match=r"'snow'.*gaussian noise"):
         corrupt(images, "snow", 1, rng)
     with pytest.raises(FmlibError, match="not 6"):

@@ -10,14 +10,11 @@ from matplotlib.colors import to_hex
 from fmlib.core.intervals import Measured
 from fmlib.pipeline.plotting import GREEN, Picture
 from fmlib.studies.jacobian_regularisation.figures import (
-    BIASES,
-    TRAININGS,
     figure_gains,
     figure_jacobian_and_mask,
     figure_jacobians,
-    full_name,
 )
-from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.names import full_name
 
 SIDE = 8
 
@@ -26,18 +23,6 @@ def drawn(picture: Picture) -> Picture:
     """The picture, once a notebook could show it."""
     assert picture._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
     return picture
-
-
-@pytest.mark.parametrize(
-    "name", sorted({"N", "N+", "N-"}.union(*(profile.regularised_once for profile in PROFILES.values())))
-)
-def test_every_network_has_a_full_name_a_marker_and_a_colour(name):
-    assert name[1:] in BIASES
-    assert name[0] in TRAININGS
-    assert len(set(BIASES.values())) == len({colour for _, colour in BIASES.values()}) == len(BIASES)
-    assert full_name("N") == "standard (N)"
-    assert full_name("A+") == "adversarially trained, JaFR low (A+)"
-    assert full_name("N-") == "standard, JaFR high (N\N{MINUS SIGN})"
 
 
 def test_jacobians_are_drawn_with_dc_in_the_middle_and_shares_add_up():

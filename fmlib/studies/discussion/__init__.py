@@ -1,0 +1,1 @@
+"""Do other instruments find the frequencies that masks find? Chapter `discussion`."""
