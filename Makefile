@@ -30,7 +30,8 @@ bill: $(ENV)/ready
 
 $(ENV)/ready: pyproject.toml ci/constraints.txt
 	$(PYTHON) -m venv $(ENV)
-	$(BIN)/pip install --quiet --constraint ci/constraints.txt --editable ".[book,dev]"
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement ci/constraints.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv-colab/ready: ci/colab.txt

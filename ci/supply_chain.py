@@ -3,6 +3,8 @@
 python ci/supply_chain.py check           # exit code 1 and a line for each installed version that is not the pinned one
 python ci/supply_chain.py bill FILE       # a CycloneDX bill of materials, JSON
 python ci/supply_chain.py licences        # writes book/licences.md
+python ci/supply_chain.py lock INDEX      # pins what is installed in ci/constraints.txt, with the hashes of its files;
+                                          # INDEX is the address of a package index with the JSON simple API
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import json
 import re
 import sys
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 
@@ -32,11 +35,45 @@ project itself is under the MIT licence, its text and figures under CC BY 4.0. `
 """
 
 
+LOCK = """# Exact versions, and hashes of their files, for `make` and CI; pyproject.toml has lower bounds for others.
+# `python ci/supply_chain.py lock INDEX` writes this file.
+"""
+
+#: Installed on Linux alone.
+LINUX = re.compile(r"triton|(nvidia|cuda)-.*")
+
+#: Files that some machine installs: sources, and wheels for the Python versions that the project supports.
+FILES = re.compile(r".*(\.tar\.gz|\.zip|-(py2\.)?py3-none-[\w.]+\.whl|-cp31[1-4]-\S+\.whl|-cp3\d+-abi3-\S+\.whl)")
+
+
+#: What an environment begins with.
+TOOLS = ("pip",)
+
+
 def pinned(path: Path = ROOT / "ci" / "constraints.txt") -> dict[str, str]:
     """Canonical name of each pinned package -> its version."""
-    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    pairs = [line.split("==") for line in lines if line]
-    return {canonicalize_name(name): version.strip() for name, version in pairs}
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def lock(packages: dict[str, metadata.Distribution], index: str) -> str:
+    """The lock file of these packages: a name, a version and the SHA-256 of every file of it that may be installed."""
+    lines = []
+    for name, one in packages.items():
+        wanted = {"Accept": "application/vnd.pypi.simple.v1+json"}
+        request = urllib.request.Request(f"{index.rstrip('/')}/{name}/", headers=wanted)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            files = json.load(answer)["files"]
+        start = re.compile(
+            rf"{re.sub('[-_.]+', '[-_.]+', name)}-{re.escape(one.version)}(-|\.tar|\.zip)", re.IGNORECASE
+        )
+        chosen = [file for file in files if start.match(file["filename"]) and FILES.fullmatch(file["filename"])]
+        hashes = sorted({f"    --hash=sha256:{file['hashes']['sha256']}" for file in chosen})
+        if not hashes:
+            raise SystemExit(f"the index has no file of {name} {one.version}")
+        where = ' ; platform_system == "Linux"' if LINUX.fullmatch(name) else ""
+        lines.append(" \\\n".join([f"{name}=={one.version}{where}", *hashes]))
+    return LOCK + "\n".join(lines) + "\n"
 
 
 def installed() -> dict[str, metadata.Distribution]:
@@ -49,13 +86,12 @@ def installed() -> dict[str, metadata.Distribution]:
 def differences(pins: dict[str, str], versions: dict[str, str]) -> list[str]:
     """A line for each installed package that is not pinned, or of another version than the pinned one.
 
-    Not listed are the tools of every environment, and the CUDA libraries, whose versions torch itself pins.
+    Not listed are the tools of every environment.
     """
-    exempt = re.compile(r"(pip|setuptools|wheel|triton|(nvidia|cuda)-.*)")
     return [
         f"{name} {version} is installed, {pins.get(name, 'nothing')} is pinned"
         for name, version in versions.items()
-        if pins.get(name) != version and not exempt.fullmatch(name)
+        if pins.get(name) != version and name not in TOOLS
     ]
 
 
@@ -98,11 +134,16 @@ def main() -> None:
     commands.add_parser("check", help="compare installed versions with ci/constraints.txt")
     commands.add_parser("licences", help="write book/licences.md")
     commands.add_parser("bill", help="write a bill of materials").add_argument("file", type=Path)
+    commands.add_parser("lock", help="write ci/constraints.txt").add_argument("index")
     words = parser.parse_args()
     packages, pins = installed(), pinned()
     if words.command == "check":
         found = differences(pins, {name: one.version for name, one in packages.items()})
         sys.exit("\n".join(found) if found else None)
+    if words.command == "lock":
+        chosen = {name: one for name, one in packages.items() if name not in TOOLS}
+        write_bytes(ROOT / "ci" / "constraints.txt", lock(chosen, words.index).encode())
+        return
     listed = {name: one for name, one in packages.items() if name in pins}
     if words.command == "licences":
         write_bytes(ROOT / "book" / "licences.md", page(listed).encode())

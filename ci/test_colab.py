@@ -5,18 +5,21 @@ repository's public address leads git to a copy of the working tree. `make colab
 """
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import yaml
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from fmlib.publishing import build
 
@@ -167,3 +170,28 @@ def test_commands_work_but_do_not_write_into_the_package(machine):
     refused = machine.run("fmlib", "publish")
     assert refused.returncode == 2
     assert "checkout" in refused.stderr
+
+
+#: A reader's pictures, in the place of the README's three dots.
+PICTURES = """
+from pathlib import Path
+import numpy as np, torch
+from PIL import Image
+pixels = [np.asarray(Image.open(path).convert("RGB").resize((64, 64))) for path in sorted(Path("pictures").iterdir())]
+images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+"""
+
+
+@pytest.mark.usefixtures("first")
+def test_the_readme_works_on_a_folder_of_pictures(machine):
+    """Outside the repository, with a network without weights: those of the README are downloaded."""
+    (block,) = re.findall(r"```python\n(.*?)```", (build.ROOT / "README.md").read_text(), re.DOTALL)
+    assert block.count("images = ...") == block.count('weights="DEFAULT"') == 1
+    code = block.replace("images = ...", PICTURES).replace('weights="DEFAULT"', "weights=None")
+    (machine.work / "pictures").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (80, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(machine.work / "pictures" / f"{number}.png")
+    done = machine.run("python", "-c", f"{code}\nprint(*found.filtered.shape, len(found.share), len(found.kept))")
+    assert done.stdout.split() == ["3", "3", "64", "64", "3", "3"], done.stderr
+    assert (machine.work / "masks.png").read_bytes().startswith(b"\x89PNG")
