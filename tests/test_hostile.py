@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import zlib
@@ -171,6 +172,16 @@ def test_loops_are_not_followed_in_a_folder_of_pictures(tree):
     (tree / "self.png").symlink_to("self.png")
     (tree / "gone.png").symlink_to("nowhere.png")
     assert len(loading.find_images(tree, 100)) == 5
+
+
+def test_a_picture_among_a_hundred_thousand_files_is_found(tmp_path, monkeypatch):
+    for number in range(100_000):
+        os.mknod(tmp_path / f"{number}.txt")
+    Image.new("L", (8, 8)).save(tmp_path / "picture.png")
+    assert loading.find_images(tmp_path, 10) == [tmp_path / "picture.png"]
+    monkeypatch.setattr(loading, "MOST_FILES", 99_999)
+    with pytest.raises(FmlibError, match="has more than 99999 files: give a smaller folder"):
+        loading.find_images(tmp_path, 10)
 
 
 # ---------------------------------------------------------------------------------------------------------- models

@@ -357,6 +357,15 @@ def test_rows_are_dictionaries_for_json():
 # ------------------------------------------------------------------------------------------------------ a browser
 
 
+def test_markup_in_names_is_shown_and_does_not_run(report, visit, tmp_path):
+    hostile = """<img src=x onerror="document.title='it ran'"><script>document.title='it ran'</script>'">"""
+    (tmp_path / "card.html").write_text(card.card(report, hostile, [hostile] * len(FILES), [hostile] * len(NAMES)))
+    seen = visit(f"file://{tmp_path}/card.html", bypass_csp=True).page
+    assert "it ran" not in seen.title().replace(hostile, "")
+    assert seen.locator("img[src=x]").count() == 0
+    assert seen.inner_text("body").count(hostile) >= 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])

@@ -318,7 +318,8 @@ def test_pictures_of_a_folder_are_offered(exported, tmp_path):
     write(Request(str(exported[0] / "small.pt2"), tmp_path / "page", images=tmp_path))
     script = (tmp_path / "page" / "_static" / "playground" / "networks.cjs").read_text()
     content = base64.b64decode(json.loads(script[script.index("=", 40) + 2 : -2]))
-    (dataset,) = json.loads(content[12 : 12 + int.from_bytes(content[8:12], "little")])["datasets"]
+    length = int.from_bytes(content[16:20], "little")
+    (dataset,) = json.loads(content[20 : 20 + length])["datasets"]
     assert [picture["title"] for picture in dataset["pictures"]] == ["a", "b"]
     assert "scikit-learn" not in (tmp_path / "page" / "index.html").read_text()
 

@@ -1,5 +1,7 @@
 """The playground page: its file, its agreement with torch in a real browser, and its use."""
 
+import base64
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -611,11 +613,38 @@ def test_a_damaged_link(visit, address):
         assert kept(page) == 100
 
 
-@pytest.mark.parametrize("length", [5, 10, 4000, 700_000])
-def test_a_file_of_networks_cut_short(browser, address, length):
+def bomb() -> str:
+    """A mask in a link that unpacks to 100 MB."""
+    packer = zlib.compressobj(wbits=-15)
+    return base64.urlsafe_b64encode(packer.compress(bytes(100_000_000)) + packer.flush()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("mask", ["A" * 1_900_000, bomb()], ids=["1.9 MB", "unpacks to 100 MB"])
+def test_an_enormous_link(visit, address, mask):
+    """Of nearly the 2 MB at which Chromium cuts links off."""
+    page = ready(visit(f"{address}/playground.html")).page
+    page.evaluate("link => { location.hash = link; }", f"dataset=photographs&mask={mask}")
+    page.reload()
+    page.wait_for_function("document.getElementById('playground-message').textContent.includes('damaged')")
+    assert kept(page) == 100
+
+
+def test_a_link_of_ten_megabytes_is_not_read(visit, address):
+    page = ready(visit(f"{address}/playground.html")).page
+    read = """async () => {
+        const { decode } = await import("./_static/playground/link.mjs");
+        return decode("mask=" + "A".repeat(1e7)).then(() => "read", (error) => error.message);
+    }"""
+    assert page.evaluate(read) == "The link is too long."
+
+
+@pytest.mark.parametrize("length", [5, 10, 4000, 700_000, None])
+def test_a_file_of_networks_cut_short_or_with_a_flipped_bit(browser, address, length):
     page = browser.new_page()
-    whole = (binary.FOLDER / "networks.bin").read_bytes()
-    page.route("**/networks.bin", lambda route: route.fulfill(body=whole[:length]))
+    whole = bytearray((binary.FOLDER / "networks.bin").read_bytes())
+    if length is None:
+        whole[-1000] ^= 1
+    page.route("**/networks.bin", lambda route: route.fulfill(body=bytes(whole[:length])))
     page.goto(f"{address}/playground.html")
     page.get_by_text("build the page again").wait_for()
     assert page.is_visible("#figure-playground")

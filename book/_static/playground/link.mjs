@@ -1,8 +1,19 @@
 /** Links that hold the state of the page after the "#", which is not sent to any server. */
 
+/** Letters of a link, and bytes of what it unpacks to, at most. */
+const LONGEST = 4e6;
+
 async function through(bytes, stream) {
   const flow = new Blob([bytes]).stream().pipeThrough(stream);
-  return new Uint8Array(await new Response(flow).arrayBuffer());
+  const parts = [];
+  let length = 0;
+  for (const reader = flow.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    parts.push(value);
+    length += value.length;
+    if (length > LONGEST) throw new Error("The link holds too much.");
+  }
 }
 
 /** Bytes -> text that a link may hold. */
@@ -35,6 +46,7 @@ export async function encode({ dataset, picture, network, epsilon, attacked, hal
 
 /** The state that a link holds, or null if it holds none. Throws if the link is damaged. */
 export async function decode(text) {
+  if (text.length > LONGEST) throw new Error("The link is too long.");
   const fields = new URLSearchParams(text.replace(/^#/, ""));
   if (!fields.has("mask")) return null;
   const names = ["dataset", "picture", "network", "epsilon"];

@@ -1,9 +1,9 @@
 """The playground's files: networks, masks and pictures in one binary file, and scripts for pages opened from disk.
 
-The binary file begins with the eight bytes of `MAGIC`, the length of the header (4 bytes, little endian) and the
-header, JSON padded with blanks to a multiple of eight bytes. The arrays follow; the header lists their types, shapes
-and offsets. Weights are rounded to 16 bits, with one scale per output channel; `rounded` returns the same network for
-torch.
+The binary file begins with the eight bytes of `MAGIC`, then three numbers of 4 bytes, little endian: the length of the
+file, the CRC-32 of all that follows it, and the length of the header. The header is JSON, padded with blanks so that
+the arrays, which follow, begin at a multiple of eight bytes; it lists their types, shapes and offsets. Weights are
+rounded to 16 bits, with one scale per output channel; `rounded` returns the same network for torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import base64
 import copy
 import json
 import re
+import zlib
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MAGIC = b"FMPLAY02"
+MAGIC = b"FMPLAY03"
 
 #: The photographs that ship with scikit-learn: name -> title with credit.
 PHOTOGRAPHS = {
@@ -85,10 +86,12 @@ class File:
 
     def packed(self, datasets: list[dict[str, Any]], **header: Any) -> bytes:
         """The whole file, with further entries of the header."""
-        header |= {"bytes": len(self.content), "datasets": datasets, "arrays": self.arrays}
+        header |= {"datasets": datasets, "arrays": self.arrays}
         text = json.dumps(header).encode()
-        text += b" " * (-(len(MAGIC) + 4 + len(text)) % 8)
-        return MAGIC + len(text).to_bytes(4, "little") + text + bytes(self.content)
+        text += b" " * (-(len(MAGIC) + 12 + len(text)) % 8)
+        rest = len(text).to_bytes(4, "little") + text + bytes(self.content)
+        total, checksum = len(MAGIC) + 8 + len(rest), zlib.crc32(rest)
+        return MAGIC + total.to_bytes(4, "little") + checksum.to_bytes(4, "little") + rest
 
 
 def as_script(name: str, value: object) -> bytes:
