@@ -198,8 +198,8 @@ def readme(text: str, results: Results) -> str:
 
 def picture(results: Results) -> bytes:
     """The README's picture as a PNG: the home page's figure."""
-    accuracy = accuracies(results).groupby("regime", sort=False).mean().to_dict()
-    return figure_home(results.arrays("dataset_masks"), results.arrays("scheme")["image"], accuracy)._repr_png_()
+    masks, image = results.arrays("dataset_masks"), results.arrays("scheme")["image"]
+    return figure_home(masks, image, accuracies(results))._repr_png_()
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

@@ -277,15 +277,13 @@ def figure_architectures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Pictu
     return figure
 
 
-def figure_home(
-    masks: Mapping[str, np.ndarray], image: np.ndarray, rates: Mapping[str, Mapping[str, float]]
-) -> Picture:
+def figure_home(masks: Mapping[str, np.ndarray], image: np.ndarray, accuracy: pd.DataFrame) -> Picture:
     """Figure of the introduction, one row for N and one for A: dataset mask, filtered image, accuracies.
 
     Args:
         masks: regime -> (repetitions, H, W), of which the first is shown.
         image: (H, W) in [0, 1], filtered about its mean.
-        rates: "standard" and "masked" -> regime -> percent.
+        accuracy: of `analysis.accuracies`. Bars show means, and lines the range over repetitions.
     """
     plane = from_numpy(image)[None, None]  # (1, 1, H, W)
     with matplotlib.rc_context(STYLE):
@@ -296,9 +294,11 @@ def figure_home(
             left.set_ylabel(_narrow(regime), fontweight="bold")
             filtered = apply_mask(plane, half_plane(from_numpy(mask)), float(image.mean()))
             show(middle, filtered[0, 0].numpy(), "", vmin=0, vmax=1)
-            values = [rates[kind][regime] for kind in ("masked", "standard")]
-            bars = right.barh(("mask\napplied", "unmasked"), values, 0.6, color=(GREEN, BLUE))
-            right.bar_label(bars, fmt="%.0f", padding=3)
+            runs = accuracy.loc[regime][["masked", "standard"]].to_numpy()  # (repetitions, 2)
+            mean = runs.mean(0)
+            bars = right.barh(("mask\napplied", "unmasked"), mean, 0.6, color=(GREEN, BLUE))
+            right.errorbar(mean, (0, 1), xerr=(mean - runs.min(0), runs.max(0) - mean), fmt="none", color="black", lw=1)
+            right.bar_label(bars, fmt="%.0f", padding=6)
             right.set(xlim=(0, 112), xticks=(0, 50, 100))
         titles = ("dataset mask", "image with mask applied", "accuracy (%)")
         for axes, title in zip(grid[0], titles, strict=True):

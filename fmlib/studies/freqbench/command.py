@@ -49,9 +49,8 @@ def freqbench(
     if not (places or tasks or images or budget):
         return _every(setup, store, folder, say)
     methods = [_method(place) for place in places] or list(METHODS.values())
-    usual = [name for name, task in TASKS.items() if not task.on_request]
-    wanted = tasks or [name for name in usual if TASKS[name].photographs is None or setup.root is not None]
-    if not tasks and len(wanted) < len(usual):
+    wanted = tasks or [name for name, task in TASKS.items() if task.photographs is None or setup.root is not None]
+    if len(wanted) < len(TASKS) and not tasks:
         say("tasks on photographs are left out: give --data-root FOLDER (or FMLIB_DATA) to measure them too")
     return [_one(method, wanted, images, budget, setup, folder, say) for method in methods]
 

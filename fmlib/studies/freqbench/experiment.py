@@ -61,8 +61,7 @@ def _measured(setup: Setup, method: str, task: str, images: int, budget: int, br
 
 def plan(setup: Setup) -> dict[tuple[str, str, int | None], Task]:
     """(task, method, other budget or None) -> the task that measures it."""
-    listed = {name: task for name, task in TASKS.items() if not task.on_request}
-    names = [name for name, task in listed.items() if task.photographs is None or not is_small(setup)]
+    names = [name for name, task in TASKS.items() if task.photographs is None or not is_small(setup)]
     runs: list[tuple[str, str, int | None]] = [(task, method, None) for task in names for method in METHODS]
     if not is_small(setup):
         runs += [(task, method, one) for task in SWEPT for method, budgets in SWEEP.items() for one in budgets]

@@ -172,8 +172,9 @@ def test_architectures_show_both_networks_masks_and_their_difference(count):
 def test_home_shows_masks_filtered_images_and_both_accuracies():
     masks = {name: np.stack([symmetric_mask(seed, SIDE)]) for seed, name in enumerate("NA")}
     image = np.random.default_rng(2).random((SIDE, SIDE)).astype(np.float32)
-    rates = {"standard": {"N": 84.0, "A": 74.0}, "masked": {"N": 83.0, "A": 73.0}}
-    picture = drawn(figures.figure_home(masks, image, rates))
+    runs = pd.MultiIndex.from_product([["N", "A"], [0, 1]], names=["regime", "repetition"])
+    accuracy = pd.DataFrame({"standard": [83.0, 85.0, 74.0, 74.0], "masked": [80.0, 84.0, 73.0, 72.0]}, runs)
+    picture = drawn(figures.figure_home(masks, image, accuracy))
     grid = np.array(picture.axes[:6]).reshape(2, 3)
     for (mask, filtered, bars), name in zip(grid, "NA", strict=True):
         np.testing.assert_array_equal(shown(mask), dc_centred(masks[name][0]))
@@ -181,4 +182,8 @@ def test_home_shows_masks_filtered_images_and_both_accuracies():
             torch.from_numpy(image)[None, None], half_plane(torch.from_numpy(masks[name][0])), float(image.mean())
         )
         np.testing.assert_allclose(shown(filtered), expected[0, 0], rtol=1e-6)
-        assert [bar.get_width() for bar in bars.patches] == [rates["masked"][name], rates["standard"][name]]
+        own = accuracy.loc[name][["masked", "standard"]]
+        assert [bar.get_width() for bar in bars.patches] == own.mean().tolist()
+        (ranges,) = bars.collections
+        drawn_ranges = [segment[:, 0].tolist() for segment in ranges.get_segments()]
+        assert drawn_ranges == [[low, high] for low, high in zip(own.min(), own.max(), strict=True)]

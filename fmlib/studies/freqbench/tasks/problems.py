@@ -78,7 +78,6 @@ class BenchTask:
         other_seed: whether the other network differs by its seed alone.
         cap: the largest budget, in passes per image.
         stability: whether restarts are measured.
-        on_request: whether only the command measures it, and only if it is named.
     """
 
     load: Callable[[int, Path | None], Problem]
@@ -88,7 +87,6 @@ class BenchTask:
     other_seed: bool = False
     cap: int = 1000
     stability: bool = True
-    on_request: bool = False
 
 
 @cache
@@ -169,5 +167,5 @@ def _network(name: str) -> BenchTask:
 #: Name -> task, from synthetic images to photographs.
 TASKS = {kind: _tones(kind) for kind in _TITLES} | {name: _network(name) for name in _AT_64}
 TASKS["EfficientNet-Lite0"] = BenchTask(
-    imagenet_problem, "EfficientNet-Lite0, 160 px", 6, AT_160_PX, cap=60, stability=False, on_request=True
+    imagenet_problem, "EfficientNet-Lite0, 160 px", 12, AT_160_PX, cap=60, stability=False
 )
