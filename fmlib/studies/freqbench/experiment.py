@@ -20,8 +20,8 @@ from fmlib.studies.shared.setup import Setup
 FEW, SHORT = 4, 12
 #: Method -> further budgets, in passes per image, at which it explains the tasks of `SWEPT`.
 SWEEP = {
-    "sequential": (10, 20), "authors": (300,), "frequency-maps": (300,), "ffc": (5,), "integrated-gradients": (5,),
-    "random-masks": (300,), "greedy": (300,),
+    "sequential": (10, 20), "authors": (100,), "frequency-maps": (100,), "ffc": (5,), "integrated-gradients": (5,),
+    "random-masks": (100,), "greedy": (100,),
 }  # fmt: skip
 SWEPT = ("phase", "N")
 

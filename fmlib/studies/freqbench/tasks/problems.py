@@ -161,11 +161,11 @@ def _tones(kind: str) -> BenchTask:
 def _network(name: str) -> BenchTask:
     other, title = _AT_64[name]
     load = lambda count, root: network_problem(name, other, count, root)  # noqa: E731
-    return BenchTask(load, f"{title}, 64 px", 12, AT_64_PX, other_seed=name == "N", cap=100)
+    return BenchTask(load, f"{title}, 64 px", 32, AT_64_PX, other_seed=name == "N", cap=300)
 
 
 #: Name -> task, from synthetic images to photographs.
 TASKS = {kind: _tones(kind) for kind in _TITLES} | {name: _network(name) for name in _AT_64}
 TASKS["EfficientNet-Lite0"] = BenchTask(
-    imagenet_problem, "EfficientNet-Lite0, 160 px", 12, AT_160_PX, cap=60, stability=False
+    imagenet_problem, "EfficientNet-Lite0, 160 px", 12, AT_160_PX, cap=100, stability=False
 )
