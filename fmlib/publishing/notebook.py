@@ -110,7 +110,7 @@ def findings(
         FmlibError: a claim is unknown.
     """
     cards = [_card(results.claim(identity), larger, (above or {}).get(identity, "")) for identity in identities]
-    columns = ' style="--card: 14rem"' if above else ""
+    columns = ' style="--card: 14rem"' if above or len(cards) == 3 else ""
     return HTML(f"{style()}{FINDINGS}{columns}>{''.join(cards)}</div>")
 
 
