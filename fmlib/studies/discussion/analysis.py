@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -155,19 +155,24 @@ def _difference(
 
 def agreement(results: Results, first: str, second: str) -> Measured:
     """Rank correlation of two instruments' centres over kinds of network, each the mean over its seeds."""
-    table = centres(results)
-    chosen = table[[INSTRUMENTS[first], INSTRUMENTS[second]]].dropna().to_numpy()
+    return _agreement(centres(results, (first, second)), INSTRUMENTS[first], INSTRUMENTS[second])
+
+
+def _agreement(table: pd.DataFrame, first: str, second: str) -> Measured:
+    """Rank correlation of two columns of `centres`; kinds of network without a centre are left out."""
+    chosen = table[[first, second]].dropna().to_numpy()
     return rank_correlation(chosen[:, 0], chosen[:, 1])
 
 
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def centres(results: Results) -> pd.DataFrame:
+def centres(results: Results, instruments: Sequence[str] = tuple(INSTRUMENTS)) -> pd.DataFrame:
     """Mean over seeds of each instrument's centre, in octaves above one cycle per image: a row per kind of network."""
     columns = {}
-    for name, title in INSTRUMENTS.items():
-        columns[title] = {full_name(kind): centre(one).mean() for kind, one in profiles(results, name).items()}
+    for name in instruments:
+        means = {full_name(kind): centre(one).mean() for kind, one in profiles(results, name).items()}
+        columns[INSTRUMENTS[name]] = means
     return pd.DataFrame(columns)
 
 
@@ -178,14 +183,13 @@ def centre_table(results: Results) -> pd.DataFrame:
 
 def agreement_table(results: Results) -> pd.DataFrame:
     """Rank correlations of all pairs of instruments with their intervals."""
-    rows = {}
-    for first, title in INSTRUMENTS.items():
-        others = {other: name for name, other in INSTRUMENTS.items() if name != first}
-        measured = {other: agreement(results, first, name) for other, name in others.items()}
+    table, rows = centres(results), {}
+    for title in table:
+        measured = {other: _agreement(table, title, other) for other in table if other != title}
         rows[title] = {
             other: minus(f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})") for other, one in measured.items()
         }
-    return pd.DataFrame.from_dict(rows, "index", columns=list(INSTRUMENTS.values())).fillna("")
+    return pd.DataFrame.from_dict(rows, "index", columns=list(table)).fillna("")
 
 
 def _everyone(count: int) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmlib.core.config import MaskSpec, MinimalMaskSpec, spec_dict
+from fmlib.core.config import ImageSpec, MaskSpec, MinimalMaskSpec, spec_dict
 from fmlib.core.data import Split
 from fmlib.core.device import generator
 from fmlib.core.evaluation import predictions
@@ -53,8 +53,8 @@ DEVIATIONS = tuple(0.005 * 2**step for step in range(9))
 #: Frequencies per octave, drawn at random, of the heat map.
 FREQUENCIES = 12
 
-#: Steps of the dataset mask, and iterations of L-BFGS-B in each, as on the page about costs.
-STEPS, ITERATIONS = 60, 10
+#: Steps of the dataset mask, and iterations of L-BFGS-B in each, as on the page about costs; steps without photographs.
+STEPS, ITERATIONS, FEW_STEPS = 60, 10, 12
 
 
 def networks(setup: Setup) -> list[tuple[str, int]]:
@@ -83,12 +83,12 @@ def octave_means(plane: Tensor) -> np.ndarray:
     return ((inside * plane).sum((1, 2)) / inside.sum((1, 2))).cpu().numpy()
 
 
-def dataset_mask(model: nn.Module, images: Split, spec: MaskSpec, centre: float, seed: int) -> Tensor:
+def dataset_mask(model: nn.Module, images: Split, spec: MaskSpec, steps: int, centre: float, seed: int) -> Tensor:
     """The dataset mask of all images by sequential convex steps: (H, W), DC at (0, 0)."""
-    steps = MinimalMaskSpec(penalty=spec.penalty, clip=spec.clip, steps=STEPS, radius=RADIUS)
+    minimal = MinimalMaskSpec(penalty=spec.penalty, clip=spec.clip, steps=steps, radius=RADIUS)
     index = torch.zeros_like(images.labels)
     options: dict[str, Any] = {"seed": seed, "centre": centre, "iterations": ITERATIONS, "progress": False}
-    found = shared_masks(model, images.pixels(), images.labels, index, steps, **options)
+    found = shared_masks(model, images.pixels(), images.labels, index, minimal, **options)
     return found.full()[0]
 
 
@@ -155,11 +155,12 @@ def instruments(setup: Setup, regime: str, repetition: int) -> Task:
     """
     profile = setup.profile
     centre, count = profile.network.mean, profile.n_corrupted
+    steps = STEPS if isinstance(profile.data, ImageSpec) else FEW_STEPS
 
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
         dataset, network = inputs
         model, images = setup.open_network(network), first_images(setup, dataset, count)
-        mask = dataset_mask(model, setup.open_dataset(dataset).validation, profile.mask, centre, setup.seed)
+        mask = dataset_mask(model, setup.open_dataset(dataset).validation, profile.mask, steps, centre, setup.seed)
         arrays = {"mask": octave_means(mask), "jacobian": octave_means(gradient_power(model, images))}
         arrays["heat"] = added_error(model, images, setup.seed)
         arrays |= packed("clean", (predictions(model, images.pixels()) == images.labels).cpu().numpy())
@@ -168,11 +169,11 @@ def instruments(setup: Setup, regime: str, repetition: int) -> Task:
             arrays |= packed(name, chosen.numpy())
         return Artifact(arrays)
 
-    described = {"images": count, "mask": spec_dict(profile.mask), "steps": [STEPS, ITERATIONS], "seed": setup.seed}
+    described = {"images": count, "mask": spec_dict(profile.mask), "steps": [steps, ITERATIONS], "seed": setup.seed}
     described |= {"deviations": DEVIATIONS, "frequencies": FREQUENCIES, "strength": STRENGTH}
     name = f"instruments on {regime} ({setup.title}, seed {setup.seed + repetition})"
     bands = len(octaves(profile.data.size))
-    cost = STEPS * 256 + count * bands * (FREQUENCIES + len(DEVIATIONS)) / 3  # most of these only forward
+    cost = steps * 256 + count * bands * (FREQUENCIES + len(DEVIATIONS)) / 3  # most of these only forward
     return Task("instruments", name, described, compute, (setup.dataset, setup.network(regime, repetition)), cost=cost)
 
 

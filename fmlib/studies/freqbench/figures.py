@@ -45,7 +45,7 @@ def figure_scores(records: list[dict[str, Any]], tasks: list[str], scores: Mappi
         panels[0, 0].set_yticks(range(len(records)), [record["title"] for record in records])
         panels[0, 0].invert_yaxis()
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=2 if len(tasks) > 4 else 3, frameon=False)
     return figure
 
 
