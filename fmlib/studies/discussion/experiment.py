@@ -54,7 +54,7 @@ DEVIATIONS = tuple(0.005 * 2**step for step in range(9))
 FREQUENCIES = 12
 
 #: Steps of the dataset mask, and iterations of L-BFGS-B in each, as on the page about costs; steps without photographs.
-STEPS, ITERATIONS, FEW_STEPS = 60, 10, 12
+STEPS, ITERATIONS, FEW_STEPS = 60, 10, 6
 
 
 def networks(setup: Setup) -> list[tuple[str, int]]:
