@@ -110,7 +110,8 @@ def explain(
         report = measure(door, images, say=lambda part: say(f"{duration(time.perf_counter() - start):>6}  {part}"))
     shown = [str(path.relative_to(request.images)).encode(errors="replace").decode() for path in files]
     page = card.write(report, request.out, model=request.model, files=shown, names=names)
-    shutil.rmtree(_parts(request), ignore_errors=True)
+    if cluster is not None:
+        shutil.rmtree(_parts(request), ignore_errors=True)
     return page
 
 
@@ -169,7 +170,7 @@ def _say_time(door: FourierMask, images: Tensor, limit: float | None, say: Calla
 
 def _parts(request: Request) -> Path:
     """The store of the parts of a report."""
-    return request.out.absolute().with_name(f"{request.out.absolute().name}.parts")
+    return request.out.absolute().with_name(f".{request.out.absolute().name}-parts")
 
 
 @dataclass(frozen=True)
