@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from pathlib import Path
 
 import nbformat
@@ -144,7 +145,8 @@ def executed(results: Results, place: Path) -> Iterator[tuple[Path, NotebookNode
         place: the folder to which the caller writes each chapter before it asks for the next.
     """
     paths = [path for path in notebooks() if path.stem != STATUS]
-    with ThreadPoolExecutor(2) as pool:
+    # papermill works in `place` and goes back: of two at a time, one would go back to `place`
+    with chdir(place), ThreadPoolExecutor(2) as pool:
         yield from zip(paths, pool.map(lambda path: execute(path, results, place), paths), strict=True)
     last = BOOK / f"{STATUS}.ipynb"
     yield last, execute(last, results, place)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from importlib.metadata import version
+from pathlib import Path
 
 import nbformat
 import pybtex.database
@@ -149,7 +150,8 @@ def pages(results, measured, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_chapter_executes_and_the_book_builds(pages):
+def test_every_chapter_executes_and_the_book_builds(pages, request):
+    assert Path.cwd() == request.config.invocation_params.dir  # building leaves the working folder as it was
     assert {f"{path.stem}.html" for path in CHAPTERS} <= {path.name for path in pages.glob("*.html")}
     assert "T1.N.gap" in (pages / "dataset_masks.html").read_text()
 
