@@ -22,17 +22,12 @@ from fmlib.publishing.playground import graph
 from fmlib.publishing.playground.binary import LEARNING, PHOTOGRAPHS, File, scripts
 from fmlib.publishing.playground.drawings import DRAWINGS
 from fmlib.studies.dataset_masks.figures import figure_scheme
+from fmlib.studies.shared.names import full_name
 from fmlib.studies.shared.pretrained import network_from
 from fmlib.studies.shared.profiles import Profile, profile
 
-#: Regime -> full name of its networks.
-NAMES = {
-    "N": "standard (N)",
-    "A": "adversarially trained (A)",
-    "S": "scale (S)",
-    "T": "translation (T)",
-    "R": "rotation (R)",
-}
+#: The regimes whose dataset masks the page offers.
+REGIMES = "NASTR"
 
 
 def _nodes(model: Normalized, size: int) -> list[dict[str, Any]]:
@@ -64,7 +59,7 @@ def _dataset(
         "learning": {setting: getattr(spec, setting) for setting in LEARNING},
         "networks": {
             regime: {
-                "title": NAMES[regime],
+                "title": full_name(regime),
                 "nodes": file.add_network(f"{name}.{regime}", _nodes(model, settings.data.size)),
             }
             for regime, model in networks.items()
@@ -104,7 +99,7 @@ def pack(results: Results) -> bytes:
             settings,
             map(str, results.arrays("samples")["classes"]),
             {regime: network_from(results, f"network_{regime}.safetensors", settings) for regime in "NA"},
-            {regime: (title, torch.from_numpy(masks[regime][0])) for regime, title in NAMES.items()},
+            {regime: (full_name(regime), torch.from_numpy(masks[regime][0])) for regime in REGIMES},
             _pictures(settings.data.size),
         ),
         _dataset(
@@ -115,8 +110,8 @@ def pack(results: Results) -> bytes:
             [f"tone {number}" for number in range(1, len(synthetic["images"]) + 1)],
             {regime: network_from(results, f"synthetic_network_{regime}.safetensors", quick) for regime in "NA"},
             {
-                "N": (NAMES["N"], torch.from_numpy(synthetic["mask"])),
-                "A": (NAMES["A"], torch.from_numpy(synthetic["mask.A"])),
+                "N": (full_name("N"), torch.from_numpy(synthetic["mask"])),
+                "A": (full_name("A"), torch.from_numpy(synthetic["mask.A"])),
                 "tones": (f"the {len(tones)} frequencies of the class tones", torch.from_numpy(synthetic["tones"])),
             },
             {

@@ -13,15 +13,10 @@ from torch import from_numpy
 
 from fmlib.core.spectra import angular_energy, apply_mask, half_plane, radial_energy, ring_means
 from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
+from fmlib.studies.shared.names import full_name
 
 #: Regime -> name of its network.
-REGIMES = {
-    "N": "standard (N)",
-    "A": "adversarially trained (A)",
-    "S": "scale (S)",
-    "T": "translation (T)",
-    "R": "rotation (R)",
-}
+REGIMES = {regime: full_name(regime) for regime in "NASTR"}
 
 
 def _narrow(regime: str) -> str:

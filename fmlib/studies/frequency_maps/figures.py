@@ -12,6 +12,7 @@ from torch import from_numpy
 
 from fmlib.core.spectra import full_plane
 from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, STYLE, VERMILION, Picture, canvas, centred, show
+from fmlib.studies.shared.names import full_name
 
 #: Kind of map -> its colour and line style.
 KINDS = {"essential": (BLUE, "-"), "PGD": (VERMILION, "-"), "DeepFool": (GREEN, "--"), "FAB": (ORANGE, ":")}
@@ -25,7 +26,7 @@ MEASURES = {
 }
 
 #: Network -> its full name.
-NETWORKS = {"N": "standard (N)", "A": "adversarially trained (A)"}
+NETWORKS = {name: full_name(name) for name in "NA"}
 
 
 def figure_examples(examples: Mapping[str, np.ndarray], names: Sequence[str]) -> Picture:

@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from torch import from_numpy
 
+from fmlib.core.augment import NETWORK_NAMES
 from fmlib.core.intervals import Measured
 from fmlib.core.spectra import full_plane, radius
 from fmlib.pipeline.plotting import BLUE, GRAY, STYLE, Picture, canvas, centred, show
-from fmlib.studies.shared.names import BIASES, TRAININGS, full_name, in_order, minus
+from fmlib.studies.shared.names import BIASES, MARKERS, full_name, in_order, minus
 
 #: Panels in a row of the figure of Jacobians.
 COLUMNS = 7
@@ -25,7 +26,7 @@ COLUMNS = 7
 
 def _title(name: str) -> str:
     """A network's full name in lines short enough for a narrow panel."""
-    training, bias = TRAININGS[name[0]][0], BIASES[name[1:]][0]
+    training, bias = NETWORK_NAMES[name[0]], BIASES[name[1:]][0]
     words = f"{training}\n{bias}".strip().replace("\n", ",\n").replace(",\nFourier ", ", Fourier\n")
     return f"{words}\n({minus(name)})"
 
@@ -142,7 +143,7 @@ def figure_jacobian_and_mask(pairs: Sequence[tuple[str, float, float]], correlat
         axes.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="equal shares")
         named: set[str] = set()
         for name in in_order({name for name, _, _ in pairs}):
-            marker = TRAININGS[name[0]][1]
+            marker = MARKERS[name[0]]
             look = {"color": BIASES[name[1:]][1], "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.5}
             for _, jacobian, mask in (pair for pair in pairs if pair[0] == name):
                 label = None if name in named else full_name(name)

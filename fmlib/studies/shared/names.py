@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fmlib.core.augment import NETWORK_NAMES
 from fmlib.pipeline.plotting import BLUE, GRAY, GREEN, ORANGE, PURPLE, VERMILION
 
-#: First letter of a network's name -> its training and marker.
-TRAININGS = {
-    "N": ("standard", "o"),
-    "F": ("FGSM-trained", "s"),
-    "A": ("adversarially trained", "^"),
-    "S": ("scale augmentation", "D"),
-    "T": ("translation augmentation", "v"),
-    "R": ("rotation augmentation", "P"),
-}
+#: First letter of a network's name, its regime, in the order of pages -> its marker.
+MARKERS = {"N": "o", "F": "s", "A": "^", "S": "D", "T": "v", "R": "P"}
 
 #: The rest of a network's name -> its bias and colour.
 BIASES = {
@@ -39,11 +33,11 @@ def minus(text: str) -> str:
 
 def full_name(name: str) -> str:
     """A network's full name, such as "standard, JaFR low (N+)"."""
-    parts = (TRAININGS[name[0]][0], BIASES[name[1:]][0])
+    parts = (NETWORK_NAMES[name[0]], BIASES[name[1:]][0])
     return f"{', '.join(filter(None, parts))} ({minus(name)})"
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of networks in the order in which figures show them."""
-    trainings, biases = list(TRAININGS), list(BIASES)
-    return sorted(names, key=lambda name: (trainings.index(name[0]), biases.index(name[1:])))
+    regimes, biases = list(MARKERS), list(BIASES)
+    return sorted(names, key=lambda name: (regimes.index(name[0]), biases.index(name[1:])))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmlib.studies.shared.names import BIASES, TRAININGS, full_name
+from fmlib.studies.shared.names import BIASES, MARKERS, full_name
 from fmlib.studies.shared.profiles import PROFILES
 
 
@@ -12,7 +12,8 @@ from fmlib.studies.shared.profiles import PROFILES
 )
 def test_every_network_has_a_full_name_a_marker_and_a_colour(name):
     assert name[1:] in BIASES
-    assert name[0] in TRAININGS
+    assert name[0] in MARKERS
+    assert full_name(name).endswith(f"({name})".replace("-", "\N{MINUS SIGN}"))
     assert len(set(BIASES.values())) == len({colour for _, colour in BIASES.values()}) == len(BIASES)
     assert full_name("N") == "standard (N)"
     assert full_name("A+") == "adversarially trained, JaFR low (A+)"
