@@ -34,7 +34,6 @@ project itself is under the MIT licence, its text and figures under CC BY 4.0. `
 |---|---|---|
 """
 
-
 LOCK = """# Exact versions, and hashes of their files, for `make` and CI; pyproject.toml has lower bounds for others.
 # `python ci/supply_chain.py lock INDEX` writes this file.
 """
@@ -44,7 +43,6 @@ LINUX = re.compile(r"triton|(nvidia|cuda)-.*")
 
 #: Files that some machine installs: sources, and wheels for the Python versions that the project supports.
 FILES = re.compile(r".*(\.tar\.gz|\.zip|-(py2\.)?py3-none-[\w.]+\.whl|-cp31[1-4]-\S+\.whl|-cp3\d+-abi3-\S+\.whl)")
-
 
 #: What an environment begins with.
 TOOLS = ("pip",)

@@ -17,21 +17,17 @@ import papermill
 import pytest
 import yaml
 from nbformat import NotebookNode
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+from ci import supply_chain
 from fmlib.publishing import build
 
 CHAPTERS = build.notebooks()
 COLAB = build.ROOT / ".venv-colab"
 
 #: Name -> version of what Colab has, as far as chapters need it; the rest is left to pip.
-PINNED = {
-    canonicalize_name(wanted.name): str(wanted.specifier).removeprefix("==")
-    for line in (build.ROOT / "ci" / "colab.txt").read_text().splitlines()
-    if not line.startswith("#") and (wanted := Requirement(line))
-}
+PINNED = supply_chain.pinned(build.ROOT / "ci" / "colab.txt")
 
 
 def copy_repository(folder: Path) -> None:

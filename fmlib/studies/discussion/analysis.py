@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fmlib.core.intervals import Measured, pooled_range
-from fmlib.pipeline.results import Results
+from fmlib.pipeline.results import NotComputed, Results
 from fmlib.pipeline.store import bits
 from fmlib.studies.discussion.experiment import DEVIATIONS, INSTRUMENTS
 from fmlib.studies.shared.names import full_name, in_order, minus
@@ -161,6 +161,8 @@ def agreement(results: Results, first: str, second: str) -> Measured:
 def _agreement(table: pd.DataFrame, first: str, second: str) -> Measured:
     """Rank correlation of two columns of `centres`; kinds of network without a centre are left out."""
     chosen = table[[first, second]].dropna().to_numpy()
+    if len(chosen) < 4:
+        raise NotComputed("fewer than 4 kinds of network have a centre")
     return rank_correlation(chosen[:, 0], chosen[:, 1])
 
 

@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmlib.core.config import ImageSpec, MaskSpec, MinimalMaskSpec, spec_dict
+from fmlib.core.config import ImageSpec, spec_dict
 from fmlib.core.data import Split
 from fmlib.core.device import generator
 from fmlib.core.evaluation import predictions
 from fmlib.core.heat_maps import errors
 from fmlib.core.jacobian import input_gradients
-from fmlib.core.spectra import apply_mask, radius
-from fmlib.explain.shared_mask import RADIUS, shared_masks
+from fmlib.core.spectra import apply_mask, full_plane, radius
 from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, packed
 from fmlib.studies.shared.noise import STRENGTH, band_noise
+from fmlib.studies.shared.sequential import ITERATIONS, STEPS, sequential_mask
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import first_images
 
@@ -53,8 +53,8 @@ DEVIATIONS = tuple(0.005 * 2**step for step in range(9))
 #: Frequencies per octave, drawn at random, of the heat map.
 FREQUENCIES = 12
 
-#: Steps of the dataset mask, and iterations of L-BFGS-B in each, as on the page about costs; steps without photographs.
-STEPS, ITERATIONS, FEW_STEPS = 60, 10, 6
+#: Steps of the dataset mask without photographs.
+FEW_STEPS = 6
 
 
 def networks(setup: Setup) -> list[tuple[str, int]]:
@@ -81,15 +81,6 @@ def octave_means(plane: Tensor) -> np.ndarray:
     """Mean over each octave of a plane (H, W), DC at (0, 0): (octaves,)."""
     inside = members(plane.shape[-1]).to(plane)
     return ((inside * plane).sum((1, 2)) / inside.sum((1, 2))).cpu().numpy()
-
-
-def dataset_mask(model: nn.Module, images: Split, spec: MaskSpec, steps: int, centre: float, seed: int) -> Tensor:
-    """The dataset mask of all images by sequential convex steps: (H, W), DC at (0, 0)."""
-    minimal = MinimalMaskSpec(penalty=spec.penalty, clip=spec.clip, steps=steps, radius=RADIUS)
-    index = torch.zeros_like(images.labels)
-    options: dict[str, Any] = {"seed": seed, "centre": centre, "iterations": ITERATIONS, "progress": False}
-    found = shared_masks(model, images.pixels(), images.labels, index, minimal, **options)
-    return found.full()[0]
 
 
 def gradient_power(model: nn.Module, images: Split) -> Tensor:
@@ -160,7 +151,9 @@ def instruments(setup: Setup, regime: str, repetition: int) -> Task:
     def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
         dataset, network = inputs
         model, images = setup.open_network(network), first_images(setup, dataset, count)
-        mask = dataset_mask(model, setup.open_dataset(dataset).validation, profile.mask, steps, centre, setup.seed)
+        whole, options = setup.open_dataset(dataset).validation, {"seed": setup.seed, "steps": steps}
+        half = sequential_mask(model, whole.pixels(), whole.labels, profile.mask, centre=centre, **options)
+        mask = full_plane(half, profile.data.size)
         arrays = {"mask": octave_means(mask), "jacobian": octave_means(gradient_power(model, images))}
         arrays["heat"] = added_error(model, images, setup.seed)
         arrays |= packed("clean", (predictions(model, images.pixels()) == images.labels).cpu().numpy())

@@ -14,20 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fmlib.core.config import ImageSpec, MaskSpec, MinimalMaskSpec, spec_dict
+from fmlib.core.config import ImageSpec, MaskSpec, spec_dict
 from fmlib.core.device import keep_freed_memory
 from fmlib.core.masks import clipped_exp_square, learn_masks
 from fmlib.core.spectra import apply_mask, l1_share
-from fmlib.explain.shared_mask import BATCH, RADIUS, shared_masks
+from fmlib.explain.shared_mask import BATCH
 from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.studies.shared.pretrained import published_network
 from fmlib.studies.shared.profiles import PROFILES
+from fmlib.studies.shared.sequential import STEPS, sequential_mask
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.what_it_costs.benchmark import provenance
 from fmlib.studies.what_it_costs.solvers import Problem
 
-#: Steps of sequential masks, and iterations of L-BFGS-B in each: enough for images of 64 pixels.
-STEPS, ITERATIONS = 60, 10
 #: Images that go through the network together.
 CHUNK = 64
 #: The passes that sequential steps take are given to Adam too, with a learning rate that is better for so few.
@@ -35,19 +34,18 @@ SHORT_LR = 0.02
 SEEDS = (0, 1)
 
 
-def sequential_mask(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
-    """One mask (H, W // 2 + 1) for all images of a problem, by `explain.shared_mask.shared_masks`."""
-    index = torch.zeros_like(problem.targets)
-    steps = MinimalMaskSpec(penalty=spec.penalty, clip=spec.clip, steps=STEPS, radius=RADIUS)
-    options: dict[str, Any] = {"seed": seed, "centre": problem.centre, "iterations": ITERATIONS, "progress": False}
-    return shared_masks(problem.model, problem.images, problem.targets, index, steps, **options).half[0]
-
-
 def adam_mask(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
     """One mask (H, W // 2 + 1) for all images of a problem, by `learn_masks`."""
     index = torch.zeros_like(problem.targets)
     options: dict[str, Any] = {"seed": seed, "centre": problem.centre, "progress": False}
     return learn_masks(problem.model, problem.images, problem.targets, index, spec, **options).half[0]
+
+
+def sequential(problem: Problem, spec: MaskSpec, seed: int) -> Tensor:
+    """One mask (H, W // 2 + 1) for all images of a problem, by `shared.sequential.sequential_mask`."""
+    return sequential_mask(
+        problem.model, problem.images, problem.targets, spec, centre=float(problem.centre), seed=seed
+    )
 
 
 def _losses(problem: Problem, images: Tensor) -> Tensor:
@@ -100,7 +98,7 @@ def solvers(spec: MaskSpec, images: int) -> dict[str, tuple[Callable[[Problem, i
     return {
         "adam": (lambda problem, seed: adam_mask(problem, spec, seed), spec.epochs * images),
         "adam-short": (lambda problem, seed: adam_mask(problem, short, seed), epochs * images),
-        "sequential": (lambda problem, seed: sequential_mask(problem, spec, seed), passes),
+        "sequential": (lambda problem, seed: sequential(problem, spec, seed), passes),
     }
 
 

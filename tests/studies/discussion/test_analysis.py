@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import FakeResults
 
+from fmlib.pipeline.results import NotComputed
 from fmlib.pipeline.store import packed
 from fmlib.studies.discussion import analysis
 from fmlib.studies.discussion.experiment import DEVIATIONS, INSTRUMENTS
@@ -77,6 +78,9 @@ def test_differences_of_networks_without_noise_have_no_width(results):
 def test_agreement_is_of_the_centres_of_kinds(results):
     assert analysis.agreement(results, "mask", "hybrid") == (1, 1, 1, 4)
     assert analysis.agreement(results, "mask", "jacobian") == (-1, -1, -1, 4)
+    few = FakeResults(instruments={name: a for name, a in results.files["instruments"].items() if name[0] != "T"})
+    with pytest.raises(NotComputed, match="fewer than 4 kinds"):
+        analysis.agreement(few, "mask", "heat")
     table = analysis.agreement_table(results)
     assert list(table.index) == list(table.columns) == list(INSTRUMENTS.values())
     assert all(table.loc[name, name] == "" for name in table.index)

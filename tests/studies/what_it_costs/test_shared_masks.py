@@ -33,7 +33,7 @@ def test_a_shared_mask_is_as_good_as_that_of_adam(problem, few_steps):
     masks = {
         "ones": torch.ones(16, 9),
         "adam": shared_masks.adam_mask(problem, SPEC, 0),
-        "sequential": shared_masks.sequential_mask(problem, SPEC, 0),
+        "sequential": shared_masks.sequential(problem, SPEC, 0),
     }
     excess = {name: shared_masks.mask_score(problem, half, SPEC)["excess"] for name, half in masks.items()}
     assert excess["ones"] == pytest.approx(SPEC.penalty, abs=1e-6)
@@ -42,7 +42,7 @@ def test_a_shared_mask_is_as_good_as_that_of_adam(problem, few_steps):
 
 
 def test_a_shared_mask_depends_on_the_seed_alone(problem, few_steps):
-    first, again, other = (shared_masks.sequential_mask(problem, SPEC, seed) for seed in (0, 0, 1))
+    first, again, other = (shared_masks.sequential(problem, SPEC, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
