@@ -25,6 +25,9 @@ from fmlib.publishing.ledger import ledger as ledger
 from fmlib.studies.shared.profiles import Profile
 from fmlib.studies.shared.profiles import profile as profile_named
 
+#: Keeps a value and its interval on one line of a table.
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def class_names(results: Results) -> list[str]:
     """The names of the classes, in the order of their labels."""
@@ -221,11 +224,11 @@ def published_table(results: Results, shown: dict[str, str], larger: Results | N
     for title, place in scales.items():
         cells = {label: readable(place.claim(claim)) for claim, label in shown.items()}
         columns[title] = {
-            label: cell["value"] + (f" ({cell['interval']})" if cell["interval"] else "")
+            label: cell["value"] + (f" ({cell['interval']})".replace(" ", NO_BREAK) if cell["interval"] else "")
             for label, cell in cells.items()
         }
         columns[f"n, {title}"] = {label: cell["n"] for label, cell in cells.items()}
-    return pd.DataFrame(columns).map(lambda text: text.replace(" ", "\N{NO-BREAK SPACE}"))
+    return pd.DataFrame(columns)
 
 
 def means(arrays: dict[str, np.ndarray]) -> pd.Series:
