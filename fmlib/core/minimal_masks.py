@@ -80,26 +80,24 @@ def knapsack_step(
         D, (B, F). With penalty 0, where no step within the radius meets the equality, the one that comes closest.
     """
     lower, upper = torch.maximum(-mask, -radius), torch.minimum(1 - mask, radius)
-    lack = -change - (grad * lower).sum(1, keepdim=True)
-    benefit = torch.sign(lack) * grad  # positive where raising the entry helps
-    ratio, amount, lack = benefit / weights, benefit.clamp_min(0) * (upper - lower), lack.abs()
-    low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(0)
+    room, lack = upper - lower, -change - (grad * lower).sum(1, keepdim=True)
+    benefit, lack = torch.sign(lack) * grad, lack.abs()  # positive where raising the entry helps
+    ratio, amount = benefit / weights, benefit.clamp_min(0) * room
     tiny = torch.finfo(mask.dtype).tiny
 
-    def missing(threshold: Tensor, raised: Tensor) -> Tensor:
-        """What is still to be raised: up to the residual at which another entry at the threshold would not pay."""
-        residual = penalty / (2 * threshold.clamp_min(tiny))
-        return lack - residual - torch.where(raised, amount, 0).sum(1, keepdim=True)
+    def missing(threshold: Tensor) -> Tensor:
+        """What is missing if the entries above a threshold are raised, short of the residual that pays no more."""
+        raised = (ratio - threshold).sign().clamp_min(0)  # on a CPU faster than a comparison and a choice
+        return lack - penalty / (2 * threshold) - (raised * amount).sum(1, keepdim=True)
 
+    low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(tiny)
     for _ in range(BISECTIONS):  # something is missing if those above `high` are raised
         middle = (low + high) / 2
-        enough = missing(middle, ratio > middle) <= 0
+        enough = missing(middle) <= 0
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    raised = ratio > high
-    marginal = (ratio > low) & ~raised
-    available = torch.where(marginal, amount, 0).sum(1, keepdim=True)
-    part = (missing(high, raised) / available.clamp_min(tiny)).clamp(0, 1)
-    return lower + torch.where(marginal, part, raised.to(mask.dtype)) * (upper - lower)
+    raised, reached = ((ratio - threshold).sign().clamp_min(0) for threshold in (high, low))
+    available = ((reached - raised) * amount).sum(1, keepdim=True).clamp_min(tiny)
+    return lower + torch.lerp(raised, reached, (missing(high) / available).clamp(0, 1)) * room
 
 
 class _Batch:
@@ -128,8 +126,8 @@ class _Batch:
         self.factors = self._factors()
         with torch.no_grad():
             logits = self._logits(images)
-            self.reference = cross_entropy(logits, labels, reduction="none")
-            self.wanted = RESTORED * _margin(logits, labels)
+            self.reference = cross_entropy(logits, labels, reduction="none")[:, None]
+            self.wanted = RESTORED * _margin(logits, labels[:, None])[0]
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.model(images.contiguous(memory_format=torch.channels_last)).to(images.dtype)
@@ -157,19 +155,21 @@ class _Batch:
         """
         leaf = mask.detach().requires_grad_()
         logits = self._logits(self.centre + filter_spectrum(self.spectrum, self.half(leaf), self.size))
-        change = cross_entropy(logits, self.labels, reduction="none") - self.reference
-        kept = logits.argmax(1) == self.labels
-        aim = torch.where(kept | (self.wanted <= 0), change, self.wanted - _margin(logits, self.labels))
-        (grad,) = torch.autograd.grad(aim.sum(), leaf)
-        columns = {"change": change.detach(), "kept": kept, "aim": aim.detach()}
-        return {name: column[:, None] for name, column in columns.items()} | {"mask": mask, "grad": grad}
+        values, own = logits.detach(), self.labels[:, None]
+        change = cross_entropy(values, self.labels, reduction="none")[:, None] - self.reference
+        kept, (margin, rival) = values.argmax(1, keepdim=True) == own, _margin(values, own)
+        by_loss, none = kept | (self.wanted <= 0), torch.zeros_like(values)
+        aim = torch.where(by_loss, change, self.wanted - margin)
+        towards = torch.where(by_loss, values.softmax(1), none.scatter(1, rival, 1))  # the logits that raise the aim
+        (grad,) = torch.autograd.grad(logits, leaf, towards - none.scatter(1, own, 1))
+        return {"mask": mask, "grad": grad, "change": change, "kept": kept, "aim": aim}
 
     def solve(self, start: Tensor, bar: tqdm) -> dict[str, Tensor]:
         """The masks of this batch from `start` (F,); the host does not wait for the device."""
         spec, mask = self.spec, start.expand(len(self.labels), -1)
         radius, never = torch.full_like(mask[:, :1], spec.radius), torch.full_like(mask[:, :1], math.inf)
-        unset = {"mask": mask, "change": never, "aim": never, "grad": torch.zeros_like(mask), "objective": never}
-        accepted = best = unset | {"kept": torch.zeros_like(never, dtype=torch.bool)}
+        best = {"mask": mask, "change": never, "kept": torch.zeros_like(never, dtype=torch.bool), "objective": never}
+        accepted = best | {"aim": never, "grad": torch.zeros_like(mask)}
         history = []
         for step in range(spec.steps):
             now, part = self.evaluate(mask), step / max(spec.steps - 1, 1)
@@ -177,7 +177,7 @@ class _Batch:
             invariance, share = clipped_exp_square(change, spec.clip), (mask * self.weights).sum(1, keepdim=True)
             now["objective"] = invariance + spec.penalty * share
             history.append(torch.cat((invariance, share, kept, change > spec.clip), 1))
-            finite = torch.isfinite(now["objective"]) & torch.isfinite(now["grad"]).all(1, keepdim=True)
+            finite = torch.isfinite(now["objective"] + now["grad"].sum(1, keepdim=True))
             fell = now["objective"] < best["objective"]
             best = _replaced(best, now, finite & torch.where(kept == best["kept"], fell, kept))
             close = change <= accepted["change"].abs().clamp_min(LOOSE * (TOLERANCE / LOOSE) ** part)
@@ -193,10 +193,10 @@ class _Batch:
         return found | {"finite": torch.isfinite(best["objective"])[:, 0], "history": torch.stack(history, 1)}
 
 
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the label's logit exceeds the largest other one, (B,)."""
-    own = labels[:, None]
-    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).amax(1)
+def _margin(logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the logit of the label `own` exceeds the largest other one, and which that is; each (B, 1)."""
+    highest, rival = logits.scatter(1, own, -math.inf).max(1, keepdim=True)
+    return logits.gather(1, own) - highest, rival
 
 
 def _replaced(old: dict[str, Tensor], new: dict[str, Tensor], where: Tensor) -> dict[str, Tensor]:

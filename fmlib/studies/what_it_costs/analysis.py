@@ -25,7 +25,7 @@ PER_MILLE = " (10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE})"
 SOLVERS = {
     "authors": "authors' schedule, one image at a time",
     "adam": "authors' schedule, batched",
-    "slp-30": "minimal masks, 30 steps",
+    "slp-40": "minimal masks, 40 steps",
     "slp-60": "minimal masks, 60 steps",
     "slp-120": "minimal masks, 120 steps",
 }

@@ -15,7 +15,7 @@ from fmlib.studies.what_it_costs.analysis import SOLVERS, network_name
 KINDS = {"serial": ("serial, one image at a time", ORANGE, -0.2), "batched": ("batched", BLUE, 0.2)}
 
 #: Solver -> marker.
-MARKERS = {"authors": "s", "adam": "D", "slp-30": "v", "slp-60": "o", "slp-120": "^"}
+MARKERS = {"authors": "s", "adam": "D", "slp-40": "v", "slp-60": "o", "slp-120": "^"}
 
 
 def figure_speed(measured: dict[str, Any]) -> Picture:

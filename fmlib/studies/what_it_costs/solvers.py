@@ -45,7 +45,7 @@ from fmlib.studies.what_it_costs.benchmark import SEED, mask_quality, provenance
 #: The solver that the others are compared with.
 REFERENCE = "authors"
 #: Steps of the minimal masks that are compared.
-STEPS = (30, 60, 120)
+STEPS = (40, 60, 120)
 SLP = tuple(f"slp-{steps}" for steps in STEPS)
 SOLVERS = (REFERENCE, "adam", *SLP)
 
@@ -107,8 +107,8 @@ _LAPTOP = PROFILES["laptop"].image_mask
 assert isinstance(_LAPTOP, ImageMaskSpec)
 
 CASES = {
-    "laptop-64-N": Case(partial(laptop_problem, "N"), 96, 16, _LAPTOP, profiled=True),
-    "laptop-64-A": Case(partial(laptop_problem, "A"), 96, 16, _LAPTOP),
+    "laptop-64-N": Case(partial(laptop_problem, "N"), 96, 48, _LAPTOP, profiled=True),
+    "laptop-64-A": Case(partial(laptop_problem, "A"), 96, 48, _LAPTOP),
     "imagenet-160": Case(imagenet_problem, 64, 16, ImageMaskSpec(epochs=1600), SLP, profiled=True),
     # One image takes the reference half a minute: the solvers are compared with it on the first images only.
     "imagenet-160-authors": Case(imagenet_problem, 8, 4, ImageMaskSpec(epochs=1600)),

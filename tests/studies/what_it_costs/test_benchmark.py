@@ -132,7 +132,8 @@ def test_costs_count_shared_tasks_once(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Cases that take a second."""
+    """Cases that take a second, and no image data set, whose profiles would need cases of their own."""
+    monkeypatch.delenv("FMLIB_DATA", raising=False)
     monkeypatch.setattr(benchmark, "CASES", {"quick-32": Case(16, "tiny_vgg", 4, ImageMaskSpec(epochs=5))})
     monkeypatch.setattr(benchmark, "COUNTS", (2, 4))
     monkeypatch.setattr(benchmark, "BATCHES", (1, 2))

@@ -32,7 +32,7 @@ def cases(problem, monkeypatch):
     """Two toy cases: all solvers on 6 images in chunks of 4, and the minimal masks only."""
     found = {
         "laptop-64-N": Case(lambda count, *place: problem.part(slice(count)), 6, 4, SPEC, profiled=True),
-        "imagenet-160": Case(lambda count, *place: problem.part(slice(count)), 3, 4, SPEC, ("slp-30", "slp-60")),
+        "imagenet-160": Case(lambda count, *place: problem.part(slice(count)), 3, 4, SPEC, ("slp-40", "slp-60")),
     }
     monkeypatch.setattr(solvers, "CASES", found)
     monkeypatch.setattr(solvers, "PROFILED_STEPS", 2)
@@ -58,17 +58,17 @@ def test_solvers_are_the_functions_of_the_library(problem):
     assert torch.equal(found["adam"].half, learned.half)
     assert found["adam"].epochs.tolist() == found["authors"].epochs.tolist()
     torch.testing.assert_close(found["authors"].half, found["adam"].half, atol=1e-4, rtol=0)
-    minimal = minimal_masks(model, images, targets, MinimalMaskSpec(steps=30), centre=0.5, progress=False)
-    assert torch.equal(found["slp-30"].half, minimal.half)
-    assert found["slp-30"].epochs.tolist() == [30] * 6
+    minimal = minimal_masks(model, images, targets, MinimalMaskSpec(steps=40), centre=0.5, progress=False)
+    assert torch.equal(found["slp-40"].half, minimal.half)
+    assert found["slp-40"].epochs.tolist() == [40] * 6
     assert found["slp-120"].epochs.tolist() == [40] * 6  # no more than the schedule has
 
 
 def test_minimal_masks_take_penalty_and_clip_of_the_schedule(problem):
     spec = replace(SPEC, penalty=0.5, clip=1.0)
-    wanted = MinimalMaskSpec(penalty=0.5, clip=1.0, steps=30)
+    wanted = MinimalMaskSpec(penalty=0.5, clip=1.0, steps=40)
     minimal = minimal_masks(problem.model, problem.images, problem.targets, wanted, centre=0.5, progress=False)
-    assert torch.equal(solve("slp-30", problem, spec).half, minimal.half)
+    assert torch.equal(solve("slp-40", problem, spec).half, minimal.half)
 
 
 def test_a_row_averages_over_images_and_takes_the_median_over_chunks():
@@ -98,7 +98,7 @@ def test_a_ratio_is_paired_by_chunk_and_by_image():
 def test_every_case_and_solver_has_its_row(compared, problem):
     assert [(row["case"], row["solver"], row["images"], row["chunks"]) for row in compared["rows"]] == [
         *[("laptop-64-N", solver, 6, 2) for solver in solvers.SOLVERS],
-        *[("imagenet-160", solver, 3, 1) for solver in ("slp-30", "slp-60")],
+        *[("imagenet-160", solver, 3, 1) for solver in ("slp-40", "slp-60")],
     ]
     assert [(entry["case"], entry["solver"]) for entry in compared["ratios"]] == [
         ("laptop-64-N", solver) for solver in solvers.SOLVERS[1:]
