@@ -59,9 +59,13 @@ def lock(packages: dict[str, metadata.Distribution], index: str) -> str:
     lines = []
     for name, one in packages.items():
         wanted = {"Accept": "application/vnd.pypi.simple.v1+json"}
-        request = urllib.request.Request(f"{index.rstrip('/')}/{name}/", headers=wanted)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            files = json.load(answer)["files"]
+        address = f"{index.rstrip('/')}/{name}/"
+        try:
+            request = urllib.request.Request(address, headers=wanted)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                files = json.load(answer)["files"]
+        except (OSError, ValueError, KeyError) as error:
+            raise SystemExit(f"{address} is no page of a package index with the JSON API: {error}") from error
         start = re.compile(
             rf"{re.sub('[-_.]+', '[-_.]+', name)}-{re.escape(one.version)}(-|\.tar|\.zip)", re.IGNORECASE
         )

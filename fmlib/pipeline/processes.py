@@ -6,8 +6,10 @@ The server has computed nothing, as only such a process can be forked safely. On
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
@@ -32,6 +34,18 @@ def context() -> Any:
     nothing.start()
     nothing.join()
     return made
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that made it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

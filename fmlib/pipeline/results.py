@@ -140,11 +140,10 @@ class Results:
         raise FmlibError(f"{self.folder / 'claims.json'} has no claim {identity!r}")
 
 
-#: The file of `ci/faults.py`, which is no benchmark.
-FAULTS = "faults"
+#: Files of measurements that are no benchmarks -> the command that writes them; a page of the book has their numbers.
+TRUST = {"faults": "python -m ci.faults --publish", "memory": "python ci/memory.py"}
 #: File of measurements -> the command that writes it, other than `fmlib bench`.
-COMMANDS = {
-    FAULTS: "python ci/faults.py",
+COMMANDS = TRUST | {
     "solvers": "fmlib bench --solvers",
     "shared_masks": "fmlib bench --shared-masks",
 }
@@ -152,11 +151,11 @@ COMMANDS = {
 
 def benchmarks() -> list[str]:
     """The names of the files of `fmlib bench`: a device each, "solvers" and "shared_masks"."""
-    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json") if path.stem != FAULTS)
+    return sorted(path.stem for path in (PUBLISHED / "bench").glob("*.json") if path.stem not in TRUST)
 
 
 def benchmark(name: str) -> dict[str, Any]:
-    """What `fmlib bench` has measured on a device, of "solvers" or "shared_masks", or the campaign of "faults".
+    """What `fmlib bench` has measured on a device, of "solvers" or "shared_masks", or what a file of `TRUST` holds.
 
     Raises:
         NotComputed: there is no such file.

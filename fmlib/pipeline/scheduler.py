@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -22,7 +20,7 @@ from tqdm import tqdm
 from fmlib.core.device import BFLOAT16
 from fmlib.core.errors import FmlibError, require
 from fmlib.pipeline.disk.files import mend
-from fmlib.pipeline.processes import context, inherited_interrupts_blocked
+from fmlib.pipeline.processes import context, end_with_parent, inherited_interrupts_blocked
 from fmlib.pipeline.progress import Progress
 from fmlib.pipeline.store import Store, Task, with_inputs
 
@@ -294,7 +292,7 @@ def _work(
     """Compute, in a worker process, every task whose key arrives; end with the parent process, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     tqdm.set_lock(threading.RLock())  # the default lock is a semaphore, which a terminated worker would leave behind
     torch.set_num_threads(threads)
     BFLOAT16.update(reduced_precision)
@@ -303,10 +301,3 @@ def _work(
     with suppress(EOFError, BrokenPipeError):  # the parent is gone
         while True:
             connection.send(attempt(tasks[connection.recv()], store))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

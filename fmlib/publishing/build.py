@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from fmlib.core.errors import FmlibError, require
+from fmlib.pipeline import processes
 from fmlib.pipeline.disk.files import write_bytes
 from fmlib.pipeline.experiment import evaluate_claims
 from fmlib.pipeline.formatting import readable
@@ -304,12 +304,27 @@ def render(place: Path, builder: str = "html") -> None:
     Raises:
         FmlibError: the book does not build.
     """
-    command = str(Path(sys.executable).with_name("jupyter-book"))
-    arguments = [command, "build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
+    arguments = ["build", "-W", "--keep-going", "--all", str(place / "book"), "--builder", builder]
     arguments += ["--config", str(place / "_config.yml"), "--toc", str(place / "_toc.yml"), "--path-output", str(place)]
-    process = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if process.returncode:
-        lines = [
-            line for line in (process.stdout + process.stderr).splitlines() if "WARNING" in line or "ERROR" in line
-        ]
-        raise FmlibError(f"the book does not build: {'; '.join(lines[:5]) or process.stderr.strip()[-500:]}")
+    said = place / "jupyter-book.log"
+    process = processes.context().Process(target=_jupyter_book, args=(arguments, said))
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+    if process.exitcode:
+        text = said.read_text()
+        lines = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
+        raise FmlibError(f"the book does not build: {'; '.join(lines[:5]) or text.strip()[-500:]}")
+
+
+def _jupyter_book(arguments: list[str], said: Path) -> None:
+    """Call `jupyter-book` in this process, which writes to the file `said` what it says."""
+    processes.end_with_parent()
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    from jupyter_book.cli.main import main
+
+    main(arguments)

@@ -72,12 +72,12 @@ def _serve(options: list[str], folder: str, environment: dict[str, str]) -> None
     """Run a kernel in this process until it is shut down."""
     from ipykernel.kernelapp import launch_new_instance
 
+    processes.end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    torch.set_num_threads(
-        1
-    )  # two chapters run at a time: threads of several processes on few cores wait for each other
+    # Two chapters run at a time: threads of several processes on few cores wait for each other.
+    torch.set_num_threads(1)
     launch_new_instance(options)
 
 

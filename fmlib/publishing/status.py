@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from fmlib.pipeline.claims import Claim
-from fmlib.pipeline.results import FAULTS, PUBLISHED, Results, benchmark, benchmarks
+from fmlib.pipeline.results import PUBLISHED, TRUST, Results, benchmark, benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ SOURCES = (
 
 def sources() -> list[Path]:
     """The files that `SOURCES` names, and the manifests of all published results."""
-    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern)) if file.stem != FAULTS]
+    files = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern)) if file.stem not in TRUST]
     return files + sorted(PUBLISHED.glob("*/manifest.json"))
 
 

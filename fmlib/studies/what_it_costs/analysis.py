@@ -105,7 +105,7 @@ def minimal_table(compared: dict[str, Any]) -> pd.DataFrame:
     for entry in compared["ratios"]:
         case, solver = entry["case"], entry["solver"]
         low, high = entry["excess_interval"]
-        if solver in ("slp-60", "slp-120"):
+        if solver.startswith("slp"):
             rows[network_name(case, images[case]), SOLVERS[solver]] = {
                 "speed-up": _ranged(entry["speed"], entry["speed_range"]),
                 "excess, as a ratio": f"{entry['excess']:.2f} ({low:.2f} to {high:.2f})",

@@ -1,0 +1,98 @@
+"""The memory of `fmlib run all`: how much it takes, and whether it grows.
+
+    python ci/memory.py
+
+runs profile quick three times with two workers in new stores, adds up once every second what all processes of a run
+hold, and writes `data/results/bench/memory.json` and the numbers of `book/trust.md`. It takes minutes, on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from fmlib.pipeline.disk.files import signed_json, write_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "book" / "trust.md"
+BEGIN, END = "<!-- memory -->", "<!-- /memory -->"
+INTERVAL = 1.0  # seconds between two samples
+COMMAND = ("run", "all", "--profile", "quick", "--workers", "2", "--device", "cpu", "--quiet")
+
+
+def held(process: psutil.Process) -> float:
+    """MiB that a process and those it has started hold; pages that several of them share count once."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:  # it has ended, or is ending
+            continue
+    return total / 2**20
+
+
+def sampled(command: list[str]) -> list[float]:
+    """What the processes of a command hold, MiB, once every `INTERVAL` seconds."""
+    samples = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as started:
+        process = psutil.Process(started.pid)
+        while started.poll() is None:
+            samples.append(held(process))
+            time.sleep(INTERVAL)
+    if started.returncode:
+        raise SystemExit(f"{' '.join(command)} ends with {started.returncode}")
+    return samples
+
+
+def quarters(samples: list[float]) -> list[float]:
+    """The highest sample of each quarter of a run."""
+    edges = [index * len(samples) // 4 for index in range(5)]
+    return [max(samples[first:last], default=0.0) for first, last in pairwise(edges)]
+
+
+def sentence(measured: dict) -> str:
+    """The numbers of the page."""
+    peaks = [max(row["quarters"]) / 1024 for row in measured["rows"]]
+    growth = [100 * (row["quarters"][3] / row["quarters"][2] - 1) for row in measured["rows"]]
+    day = date.fromisoformat(measured["date"])
+    return (
+        f"`fmlib {' '.join(measured['command'])}`, measured once every second on {day:%-d %B %Y}, {len(peaks)} runs: "
+        f"at most {min(peaks):.1f} to {max(peaks):.1f} GiB for all processes together; the highest value of the last "
+        f"quarter of a run differed from that of the third by {min(growth):+.0f} to {max(growth):+.0f}%."
+    )
+
+
+def with_sentence(text: str, measured: dict) -> str:
+    """The page with its numbers renewed."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{sentence(measured)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    """Measure, and publish."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs (default: 3)")
+    rows = []
+    for repeat in range(parser.parse_args().repeats):
+        with tempfile.TemporaryDirectory(prefix="fmlib-memory-") as store:
+            fmlib = str(Path(sys.executable).with_name("fmlib"))
+            samples = sampled([fmlib, *COMMAND, "--store", store])
+        rows.append({"seconds": len(samples) * INTERVAL, "quarters": quarters(samples)})
+        print(f"run {repeat + 1}: {rows[-1]}", flush=True)
+    measured = {"date": date.today().isoformat(), "device": f"{platform.machine()}, {platform.system()}"}
+    measured |= {"command": list(COMMAND), "rows": rows}
+    write_bytes(ROOT / "data" / "results" / "bench" / "memory.json", signed_json(measured).encode())
+    write_bytes(PAGE, with_sentence(PAGE.read_text(), measured).encode())
+
+
+if __name__ == "__main__":
+    main()
