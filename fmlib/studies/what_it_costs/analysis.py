@@ -106,7 +106,7 @@ def minimal_table(compared: dict[str, Any]) -> pd.DataFrame:
         case, solver = entry["case"], entry["solver"]
         low, high = entry["excess_interval"]
         if solver.startswith("slp"):
-            rows[network_name(case, images[case]), SOLVERS[solver]] = {
+            rows[network_name(case, images[case]), SOLVERS[solver].removeprefix("minimal masks, ")] = {
                 "speed-up": _ranged(entry["speed"], entry["speed_range"]),
                 "excess, as a ratio": f"{entry['excess']:.2f} ({low:.2f} to {high:.2f})",
                 "images with the lower excess": f"{entry['lower']:.1%}",
