@@ -66,7 +66,7 @@ def sentence(measured: dict) -> str:
     day = date.fromisoformat(measured["date"])
     return (
         f"`fmlib {' '.join(measured['command'])}`, measured once every second on {day:%-d %B %Y}, {len(peaks)} runs: "
-        f"at most {min(peaks):.1f} to {max(peaks):.1f} GiB for all processes together; the highest value of the last "
+        f"at most {max(peaks):.1f} GiB for all processes together; the highest value of the last "
         f"quarter of a run differed from that of the third by {min(growth):+.0f} to {max(growth):+.0f}%."
     )
 
@@ -86,7 +86,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="fmlib-memory-") as store:
             fmlib = str(Path(sys.executable).with_name("fmlib"))
             samples = sampled([fmlib, *COMMAND, "--store", store])
-        rows.append({"seconds": len(samples) * INTERVAL, "quarters": quarters(samples)})
+        rows.append({"samples": len(samples), "quarters": quarters(samples)})
         print(f"run {repeat + 1}: {rows[-1]}", flush=True)
     measured = {"date": date.today().isoformat(), "device": f"{platform.machine()}, {platform.system()}"}
     measured |= {"command": list(COMMAND), "rows": rows}

@@ -6,6 +6,8 @@ import re
 from importlib import metadata
 from types import SimpleNamespace
 
+import pytest
+
 from ci import supply_chain
 from fmlib.publishing.build import BOOK, ROOT
 
@@ -58,3 +60,10 @@ def test_the_bill_lists_each_package_with_its_version_and_licence():
     (component,) = bill["components"]
     assert component["purl"] == f"pkg:pypi/numpy@{metadata.version('numpy')}"
     assert component["licenses"][0]["license"]["name"]
+
+
+@pytest.mark.parametrize("index", ["file:///nowhere", "http://127.0.0.1:9", "no address"])
+def test_an_address_that_is_no_index_is_one_line(index):
+    with pytest.raises(SystemExit, match="is no page of a package index") as caught:
+        supply_chain.lock(supply_chain.installed(), index)
+    assert "\n" not in str(caught.value)
