@@ -21,7 +21,7 @@ TOO_WIDE = """() => {
 def shoot(visit, name):
     """Keep a picture of the whole page."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    visit.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+    visit.page.screenshot(path=SHOTS / f"{name}.jpg", full_page=True, type="jpeg", quality=80)
 
 
 def clean(visit):
