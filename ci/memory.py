@@ -18,6 +18,7 @@ from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from fmlib.pipeline.disk.files import signed_json, write_bytes
@@ -61,13 +62,14 @@ def quarters(samples: list[float]) -> list[float]:
 
 def sentence(measured: dict) -> str:
     """The numbers of the page."""
-    peaks = [max(row["quarters"]) / 1024 for row in measured["rows"]]
-    growth = [100 * (row["quarters"][3] / row["quarters"][2] - 1) for row in measured["rows"]]
-    day = date.fromisoformat(measured["date"])
+    quarters = np.array([row["quarters"] for row in measured["rows"]]) / 1024
+    held = ", ".join(f"{mean:.2f}" for mean in quarters.mean(0))
+    growth = 100 * (quarters[:, 3] / quarters[:, 2] - 1)
     return (
-        f"`fmlib {' '.join(measured['command'])}`, measured once every second on {day:%-d %B %Y}, {len(peaks)} runs: "
-        f"at most {max(peaks):.1f} GiB for all processes together; the highest value of the last "
-        f"quarter of a run differed from that of the third by {min(growth):+.0f} to {max(growth):+.0f}%."
+        f"`fmlib {' '.join(measured['command'])}` was measured once every second on "
+        f"{date.fromisoformat(measured['date']):%-d %B %Y}. All processes together held at most {held} GiB in the four "
+        f"quarters of a run (means over {len(quarters)} runs), and in the last quarter {growth.min():.0f} to "
+        f"{growth.max():.0f}% more than in the third."
     )
 
 
