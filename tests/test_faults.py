@@ -13,8 +13,9 @@ from fmlib.pipeline.results import benchmark
 CAMPAIGN = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from ci import faults, memory
-sys.exit(faults.main(["--kills", "1", "--damages", "10"]))
+from ci import faults
+if __name__ == "__main__":
+    sys.exit(faults.main(["--kills", "1", "--damages", "10"]))
 """
 
 
