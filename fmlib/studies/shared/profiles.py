@@ -122,9 +122,9 @@ PROFILES = {
             bias_repetitions=1,
             frequency_map=FrequencyMapSpec(penalty=0.01, lr=0.03, epochs=100, min_epochs=60),
             n_maps=30,
-            n_unique=30,
-            n_restarts=3,
-            n_gap=10,
+            n_unique=12,
+            n_restarts=2,
+            n_gap=4,
         ),
         Profile(
             name="laptop",
