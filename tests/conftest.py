@@ -217,6 +217,12 @@ def shared(tmp_path_factory) -> Path:
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="session")
+def common(shared) -> Store:
+    """A store that all processes of a test run share: what one of them computes, the others read."""
+    return Store(shared / "store", CPU)
+
+
 def small(epochs: int = 2, mask_epochs: int = 4) -> Profile:
     """A profile of seconds: 16 px, few images, all regimes."""
     return replace(

@@ -19,7 +19,6 @@ from fmlib.cli import main
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import PUBLISHED, Results, manifest_text
-from fmlib.pipeline.store import Store
 from fmlib.publishing import build, provenance, status
 from fmlib.studies import registry
 from fmlib.studies.freqbench.analysis import FURTHER
@@ -110,13 +109,12 @@ def test_outputs_hold_no_paths(notebook):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(common, tmp_path_factory):
     """Results of a profile smaller than `quick`."""
-    place = tmp_path_factory.mktemp("results")
     setup = Setup(small(), 0, torch.device("cpu"), progress=False)
-    store = Store(place / "store", setup.device)
-    registry.run(registry.experiments(), setup, store)
-    return publish(registry.experiments(), setup, store, place / "quick", registry.all_claims())
+    registry.run(registry.experiments(), setup, common)
+    folder = tmp_path_factory.mktemp("results") / "quick"
+    return publish(registry.experiments(), setup, common, folder, registry.all_claims())
 
 
 #: A method of a reader's own, for FreqBench.

@@ -31,10 +31,10 @@ def published(setup, store, tmp_path_factory) -> Results:
 
 
 @pytest.fixture(scope="module")
-def published_synthetic(store, tmp_path_factory) -> Results:
+def published_synthetic(common, tmp_path_factory) -> Results:
     setup, experiments = Setup(profile("quick"), 0, CPU, progress=False), registry.experiments(["synthetic"])
-    registry.run(experiments, setup, store, workers=1)
-    return publish(experiments, setup, store, tmp_path_factory.mktemp("published") / "quick", [])
+    registry.run(experiments, setup, common, workers=1)
+    return publish(experiments, setup, common, tmp_path_factory.mktemp("published") / "quick", [])
 
 
 def test_training_history_has_every_epoch_of_every_network(published, setup, store):
@@ -114,14 +114,14 @@ def test_published_networks_are_restored_instead_of_trained(published, setup, st
 
 
 @pytest.mark.slow
-def test_synthetic_files_compare_masks_with_the_known_frequencies(published_synthetic, store):
+def test_synthetic_files_compare_masks_with_the_known_frequencies(published_synthetic, common):
     setup = Setup(profile("quick"), 0, CPU).synthetic(0)
     arrays, row = published_synthetic.arrays("synthetic"), published_synthetic.table("synthetic").iloc[0]
     for name, regime in (("mask", "N"), ("mask.A", "A")):
-        half = torch.from_numpy(store.get(setup.mask(regime)).arrays["half"])
+        half = torch.from_numpy(common.get(setup.mask(regime)).arrays["half"])
         np.testing.assert_array_equal(arrays[name], full_plane(half, setup.profile.data.size))
         weights = load_weights(published_synthetic.content(f"synthetic_network_{regime}.safetensors"))
-        stored = store.get(setup.network(regime)).weights
+        stored = common.get(setup.network(regime)).weights
         assert all(torch.equal(weights[name], weight) for name, weight in stored.items())
     kept = arrays["mask"] > 0.5
     assert row["recall"] == pytest.approx(kept[arrays["tones"] == 1].mean(), rel=1e-5)

@@ -5,18 +5,16 @@ import re
 
 import pytest
 import torch
-from conftest import CPU, FakeResults, drawn
+from conftest import CPU, FakeResults, drawn, small
 
 from fmlib.cli import main
 from fmlib.core.errors import FmlibError
 from fmlib.pipeline.disk.files import read_signed
 from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import PUBLISHED
-from fmlib.pipeline.store import Store
 from fmlib.studies import registry
-from fmlib.studies.freqbench import analysis, experiment, figures, measure
+from fmlib.studies.freqbench import analysis, figures, measure
 from fmlib.studies.freqbench.tasks.problems import TASKS
-from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup
 
 MINE = """
@@ -48,15 +46,11 @@ def mine(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(common, tmp_path_factory):
     """The small version, published."""
-    place = tmp_path_factory.mktemp("freqbench")
-    setup, store = Setup(profile("quick"), 0, CPU, progress=False), Store(place / "store", CPU)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "SHORT", 6)
-        chosen = registry.experiments(["freqbench"])
-        registry.run(chosen, setup, store, workers=1)
-        yield publish(chosen, setup, store, place / "quick", registry.all_claims())
+    setup, chosen = Setup(small(), 0, CPU, progress=False), registry.experiments(["freqbench"])
+    registry.run(chosen, setup, common, workers=1)
+    return publish(chosen, setup, common, tmp_path_factory.mktemp("freqbench") / "quick", registry.all_claims())
 
 
 def test_a_method_of_ones_own_is_measured_and_enters_the_leaderboard(mine, tmp_path, capsys, quick, monkeypatch):
