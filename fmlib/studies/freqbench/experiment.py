@@ -17,7 +17,7 @@ from fmlib.studies.freqbench.tasks.problems import TASKS
 from fmlib.studies.shared.setup import Setup
 
 #: Images and largest budget of the small version.
-FEW, SHORT = 4, 8
+FEW, SHORT = 3, 6
 #: Method -> further budgets, in passes per image, at which it explains the tasks of `SWEPT`.
 SWEEP = {
     "sequential": (10, 20), "authors": (100,), "frequency-maps": (100,), "ffc": (5,), "integrated-gradients": (5,),
