@@ -83,8 +83,10 @@ def main() -> None:
     """Measure, and publish."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=3, help="number of runs (default: 3)")
-    rows = []
-    for repeat in range(parser.parse_args().repeats):
+    rows, repeats = [], parser.parse_args().repeats
+    if repeats < 1:
+        parser.error(f"--repeats must be at least 1, not {repeats}")
+    for repeat in range(repeats):
         with tempfile.TemporaryDirectory(prefix="fmlib-memory-") as store:
             fmlib = str(Path(sys.executable).with_name("fmlib"))
             samples = sampled([fmlib, *COMMAND, "--store", store])
