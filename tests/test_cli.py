@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ci.faults.kills import INTERRUPTED
 from fmlib import cli
 from fmlib.cli import main
 from fmlib.core.data import SELECTIONS
@@ -260,21 +261,6 @@ def test_the_book_is_not_built_on_damaged_results(fmlib, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------- interruptions
-
-#: Sends this process Ctrl-C while a command imports the module that the first word names, or if it imports none.
-INTERRUPTED = """
-import os, signal, sys
-from importlib.abc import MetaPathFinder
-
-class Interrupting(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
-from fmlib.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 @pytest.mark.parametrize(
