@@ -88,9 +88,9 @@ def knapsack_step(
     def missing(threshold: Tensor) -> Tensor:
         """What is missing if the entries above a threshold are raised, short of the residual that pays no more."""
         raised = (ratio - threshold).sign().clamp_min(0)  # on a CPU faster than a comparison and a choice
-        return lack - penalty / (2 * threshold) - (raised * amount).sum(1, keepdim=True)
+        return lack - penalty / (2 * threshold.clamp_min(tiny)) - (raised * amount).sum(1, keepdim=True)
 
-    low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(tiny)
+    low, high = torch.zeros_like(lack), ratio.amax(1, keepdim=True).clamp_min(0)
     for _ in range(BISECTIONS):  # something is missing if those above `high` are raised
         middle = (low + high) / 2
         enough = missing(middle) <= 0

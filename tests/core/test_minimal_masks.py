@@ -100,6 +100,14 @@ def test_step_minimises_the_penalised_square(penalty):
     assert (slope[step < upper - 1e-9] > -1e-4).all()
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.07])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_step_is_the_smallest_mask_where_no_entry_can_undo_the_change(sign, penalty):
+    mask, weights, radius = torch.zeros(2, 5), torch.full((5,), 0.2), torch.full((2, 1), 0.3)
+    step = knapsack_step(mask, torch.full((2, 5), 1.0 * sign), torch.full((2, 1), 1.0 * sign), weights, radius, penalty)
+    assert torch.equal(step, torch.zeros(2, 5))
+
+
 def test_step_shrinks_everything_if_the_loss_does_not_depend_on_the_mask():
     mask, grad, _, weights, radius = problem(0)
     step = knapsack_step(mask, 0 * grad, torch.zeros(len(mask), 1, dtype=torch.float64), weights, radius)
