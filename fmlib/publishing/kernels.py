@@ -70,9 +70,9 @@ class ForkedKernelManager(AsyncKernelManager):
 
 def _serve(options: list[str], folder: str, environment: dict[str, str]) -> None:
     """Run a kernel in this process until it is shut down."""
+    processes.end_with_parent()
     from ipykernel.kernelapp import launch_new_instance
 
-    processes.end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
