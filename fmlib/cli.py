@@ -55,6 +55,16 @@ StoreFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress bars, not even in a terminal.")]
+Networks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,A,...",
+        help="Only these of the five networks, N among them, one of each, and what needs no other.",
+    ),
+]
+ImageMasks = Annotated[
+    int, typer.Option(metavar="N", help="Image masks of the first N validation images only (default: the profile's).")
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -194,6 +204,8 @@ def run(
     store: StoreFolder = STORE,
     device: Device = "auto",
     quiet: Quiet = False,
+    networks: Networks = None,
+    image_masks: ImageMasks = 0,
     workers: Workers = None,
     published_networks: Annotated[
         bool,
@@ -211,14 +223,14 @@ def run(
     gpus_per_task: GpusPerTask = None,
 ) -> None:
     """Compute experiments. An interrupted run goes on where it was stopped."""
-    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
     from fmlib.core.device import BFLOAT16
     from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
     from fmlib.studies import registry
     from fmlib.studies.dataset_masks.experiment import restore_networks
 
-    chosen = registry.experiments(experiments or [])
+    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
     place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
     if bfloat16:
@@ -238,25 +250,27 @@ def status(
     store: StoreFolder = STORE,
     device: Device = "auto",
     quiet: Quiet = False,
+    networks: Networks = None,
+    image_masks: ImageMasks = 0,
 ) -> None:
     """Show what is computed, what is missing and how long that takes."""
-    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
     from fmlib.pipeline.progress import duration
     from fmlib.pipeline.scheduler import missing as missing_tasks
     from fmlib.studies import registry
 
-    chosen = registry.experiments(experiments or [])
+    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
     seconds = _seconds_per_pass(setup)
     for experiment in chosen:
         try:
             tasks = experiment.tree(setup)
         except FmlibError as error:
-            print(f"{experiment.name:<16}cannot be planned: {error}")
+            print(f"{experiment.name:<21}cannot be planned: {error}")
             continue
         missing = list(missing_tasks(experiment.tasks(setup), artifacts).values())
         left = duration(sum(task.cost for task in missing) * seconds)
         state = f"{len(tasks) - len(missing)} of {len(tasks)} computed, about {left} left" if missing else "computed"
-        print(f"{experiment.name:<16}{state:<44}{experiment.about}")
+        print(f"{experiment.name:<21}{state:<44}{experiment.about}")
         for task in missing:
             print(f"  missing  {task.name:<60}{duration(task.cost * seconds):>8}")
     print(
@@ -274,13 +288,15 @@ def publish(
     store: StoreFolder = STORE,
     device: Device = "auto",
     quiet: Quiet = False,
+    networks: Networks = None,
+    image_masks: ImageMasks = 0,
 ) -> None:
     """Write computed experiments to data/results/<profile>/. Other experiments there stay as they are."""
-    setup, artifacts = _open(profile, seed, data_root, store, device, quiet)
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
     from fmlib.pipeline.results import checkout
     from fmlib.studies import registry
 
-    chosen = registry.experiments(experiments or [])
+    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
     print(f"published to {_publish(chosen, setup, artifacts, checkout()).folder}")
 
 
@@ -592,7 +608,14 @@ def _usage(error: Any) -> str:
 
 
 def _open(
-    profile: str, seed: int, data_root: Path | None, store: Path, device: str, quiet: bool
+    profile: str,
+    seed: int,
+    data_root: Path | None,
+    store: Path,
+    device: str,
+    quiet: bool,
+    networks: str | None = None,
+    image_masks: int = 0,
 ) -> tuple[Setup, Store]:
     """What every command works on, from its common options."""
     require(seed >= 0, f"--seed must be 0 or more, not {seed}")
@@ -601,7 +624,8 @@ def _open(
     from fmlib.studies.shared.profiles import profile as profile_named
     from fmlib.studies.shared.setup import Setup
 
-    found, chosen = profile_named(profile), pick_device(device)
+    found = profile_named(profile).only(networks.split(",") if networks else (), image_masks)
+    chosen = pick_device(device)
     in_terminal = not quiet and sys.stderr.isatty()
     silent = in_terminal and sys.stdout.isatty()  # the bars say as much
     setup = Setup(found, seed, chosen, data_root, progress=in_terminal)

@@ -240,9 +240,7 @@ class MinimalMaskSpec:
 
 @dataclass(frozen=True)
 class FrequencyMapSpec:
-    """How a frequency map is learned (see frequency_maps), by default as its authors do at 32 px.
-
-    One epoch of the map of one image is one step.
+    """How a frequency map is learned (see frequency_maps), by default as at 32 px; of one image, an epoch is one step.
 
     Example:
         >>> spec = fmlib.FrequencyMapSpec(penalty=0.01)

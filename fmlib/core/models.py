@@ -68,11 +68,14 @@ def resnet(channels: int, classes: int, widths: Sequence[int]) -> nn.Module:
 
 
 def vgg11_bn(channels: int, classes: int) -> nn.Module:
-    """torchvision's VGG11 with batch norm, for `channels` input channels."""
+    """torchvision's VGG11 with batch norm, for `channels` input channels; ReLU follows pooling, which is faster."""
     from torchvision.models import vgg11_bn as make
 
     network = make(num_classes=classes)
     network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
+    layers = network.features
+    for place in [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+        layers[place - 1], layers[place] = layers[place], layers[place - 1]
     return network
 
 

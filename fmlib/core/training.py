@@ -52,12 +52,11 @@ def fixed_running_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class State:
-    """What training changes, saved and restored as a whole."""
+    """What training changes in a number of steps, saved and restored as a whole."""
 
     def __init__(self, model: nn.Module, spec: TrainSpec, steps: int) -> None:
-        """steps: number of training steps of all epochs."""
         self.model = model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr, fused=True)
         self.schedule = one_cycle(self.optimizer, spec.lr, steps, spec.warmup)
         self.history: list[dict[str, float]] = []  # one row per completed epoch
         self.best: tuple[float, dict[str, Tensor]] = (float("inf"), {})  # lowest validation loss, and its weights
@@ -155,12 +154,11 @@ def train(
     require(statistic in (None, *PENALTIES), f"unknown statistic {statistic!r}: choose one of {known}")
     check_classifier(model, data.pixels(slice(PROBES)), data.labels)
     batches = max(len(data) // spec.batch, 1)
-    total = spec.epochs * batches
-    state = State(model, spec, total)
+    state = State(model, spec, spec.epochs * batches)
     if checkpoint and (saved := checkpoint.load()):
         state.restore(saved)
 
-    done = len(state.history) * batches
+    total, done = spec.epochs * batches, len(state.history) * batches
     with tqdm(total=total, initial=done, desc=f"train {spec.regime}", unit="step", disable=not progress) as bar:
         while len(state.history) < spec.epochs:
             row = epoch(state, data, spec, seed, batches, bar) | validate(model, validation)

@@ -174,6 +174,8 @@ def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task]) -> dic
     }
     if experiment.images:
         record["images"] = experiment.images(setup)
+    if setup.profile.partial:
+        record["partial"] = setup.profile.partial
     return record | {"tasks": [task.key for task in tree]}
 
 

@@ -7,13 +7,14 @@ A study is a folder beside this file, named as its chapter. It may hold `experim
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from fmlib.core.errors import require
+from fmlib.core.errors import FmlibError, require
 from fmlib.pipeline import scheduler
 from fmlib.pipeline.claims import Claim, load_claims
 from fmlib.pipeline.experiment import Experiment
@@ -63,6 +64,28 @@ def experiments(names: Sequence[str] = ()) -> list[Experiment]:
         require(name in known or name == "all", f"unknown experiment {name!r}: choose from {', '.join(known)} or all")
     everything = not names or "all" in names
     return [experiment for name, experiment in known.items() if everything or name in names]
+
+
+def needing_only(setup: Setup, names: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments that need networks of the setup's profile and no other, in the order of the studies.
+
+    Args:
+        names: as `experiments` takes them.
+
+    Raises:
+        FmlibError: a name is unknown, or an experiment that is named does not need these networks, or others as well.
+    """
+    seeds = range(setup.profile.repetitions)
+    trained = {setup.network(*one).key for one in itertools.product(setup.profile.regimes, seeds)}
+    found = []
+    for experiment in experiments(names):
+        needed = {task.key: task.name for task in experiment.tree(setup) if task.kind == "network"}
+        others = ", ".join(name for key, name in needed.items() if key not in trained)
+        if needed and not others:
+            found.append(experiment)
+        elif experiment.name in names:
+            raise FmlibError(f"{experiment.name} needs {others or 'none of the networks'}: leave out --networks")
+    return found
 
 
 def all_claims() -> list[Claim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
@@ -47,6 +48,21 @@ def test_small_resnets_take_both_sizes_and_halve_them_in_each_block(name, blocks
     with torch.no_grad():
         assert model(torch.rand(3, 1, size, size)).shape == (3, 7)
     assert [shape[-1] for shape in maps.values()] == [size // 2 ** (n + 1) for n in range(blocks)]
+
+
+def test_vgg11_is_torchvisions_with_pooling_before_relu():
+    """Same weights, same outputs, same gradients, to the last bit."""
+    ours, theirs = ARCHITECTURES["vgg11_bn"](1, 5), torchvision.models.vgg11_bn(num_classes=5)
+    theirs.features[0] = nn.Conv2d(1, 64, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    images, outputs, gradients = torch.rand(2, 1, 32, 32), [], []
+    for network in (ours, theirs):
+        network.classifier = network.classifier.eval()  # no dropout
+        outputs.append(network(images))
+        gradients.append(torch.autograd.grad(outputs[-1].square().sum(), network.features.parameters()))
+    assert torch.equal(*outputs)
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert [type(layer) for layer in ours.features] != [type(layer) for layer in theirs.features]
 
 
 def test_normalisation_is_inside():

@@ -339,6 +339,22 @@ def test_saved_state_is_due_once_an_interval(tmp_path, monkeypatch):
     assert saved.due()
 
 
+def test_saves_take_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("fmlib.pipeline.store.time.monotonic", lambda: now[0])
+    saved = SavedCheckpoint(tmp_path / "x.part", CPU, interval=20)
+
+    def slow(*args):
+        now[0] += 8
+
+    monkeypatch.setattr("fmlib.pipeline.store.torch.save", slow)
+    saved.save({})  # ends at 108
+    due = []
+    for now[0] in (150.0, 267.9, 268.0):
+        due.append(saved.due())
+    assert due == [False, False, True]
+
+
 def test_saved_state_is_none_before_the_first_save(tmp_path):
     assert SavedCheckpoint(tmp_path / "x.part", CPU).load() is None
 

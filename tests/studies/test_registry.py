@@ -51,6 +51,32 @@ def test_tasks_of_an_experiment_share_their_inputs(experiment):
         keys.append(task.key)
 
 
+def test_one_network_alone_is_computed_published_and_evaluated(store, tmp_path):
+    """As on a machine that has time for one network of profile paper: no other is trained, claims about them wait."""
+    setup = Setup(small().only(["N"], 60), 0, CPU, progress=False)
+    names = ["networks", "dataset-masks", "image-masks", "necessity", "minimal-image-masks", "tables", "minimal-tables"]
+    chosen = registry.needing_only(setup, names)
+    others = ["separability", "minimal-separability", "own-network"]
+    assert [one.name for one in registry.needing_only(setup)] == names + others
+    registry.run(chosen, setup, store, workers=1)
+    assert len(list((store.root / "network").glob("*/spec.json"))) == 1
+    results = publish(chosen, setup, store, tmp_path / "quick", CLAIMS)
+    assert all(record["partial"] == setup.profile.partial for record in results.manifest["experiments"].values())
+    assert set(results.arrays("evaluation")) == {"standard.N", "masked.N", "attacked.N"}
+    assert set(results.table("minimal_image_masks")["image"]) <= set(range(100))
+    assert results.claim("T1.N.standard")["n"] == 100
+    for claim in ("T1.A.standard", "F4.S.low_shift", "F7.lowest_bands"):
+        assert results.claim(claim)["verdict"] == ABSENT
+
+
+def test_experiments_that_need_other_networks_are_refused_by_name():
+    setup = Setup(small().only(["N"]), 0, CPU)
+    with pytest.raises(FmlibError, match=r"uniqueness needs network A .*: leave out --networks"):
+        registry.needing_only(setup, ["uniqueness"])
+    with pytest.raises(FmlibError, match="harmonics needs none of the networks"):
+        registry.needing_only(setup, ["harmonics"])
+
+
 def test_claim_ids_are_unique_and_complete():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)

@@ -26,7 +26,8 @@ RADII = (2 / 255, 4 / 255, 8 / 255)
 
 
 def _tasks(setup: Setup) -> list[Task]:
-    return [make(setup) for make in (tables, attacks, adaptive)]
+    with_a = (attacks, adaptive) if "A" in setup.profile.regimes else ()
+    return [make(setup) for make in (tables, *with_a)]
 
 
 def _files(setup: Setup, store: Store) -> dict[str, bytes]:
@@ -44,13 +45,15 @@ def tables(setup: Setup) -> Task:
 
     Arrays (K,) bool, all of N: `x`, `xA`, `masked`, `masked_adversarial`, `complement`, and the two masked ones again
     with the binarised mask. `second.*` and `other.*` are of networks to which no mask was fitted: the second
-    architecture, and N of another seed where there is one.
+    architecture and N of another seed, where the profile has them.
 
     Arrays (K,) float: `similarity`, the correlation of M(x) with x over pixels (0 if M(x) is constant);
     `attack_inside` and `attack_matched`, the share of the attack's energy at the mask's frequencies and at a radially
     matched set; `attack_passed` and `image_passed`, the shares of the attack's and the image's energy that M passes.
     """
-    observers = {"": (setup, 0), "second.": (setup.second, 0)}
+    observers = {"": (setup, 0)}
+    if ("N", 0) in setup.profile.second_networks:
+        observers["second."] = (setup.second, 0)
     if setup.profile.repetitions > 1:
         observers["other."] = (setup, 1)
     network_tasks = [one.network("N", repetition) for one, repetition in observers.values()]

@@ -23,9 +23,6 @@ from fmlib.studies.shared.setup import Setup
 #: Networks with fewer weights than this are published with the results.
 SMALL = 1_000_000
 
-#: Variants of the mask of N, see `Setup.mask`.
-VARIANTS = ("order", "single", "half")
-
 
 def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
     """Store the published networks that `store` lacks, so that they are not trained again.
@@ -83,13 +80,14 @@ def _mask_tasks(setup: Setup) -> list[Task]:
         for regime, repetition in _networks(setup)
         for task in (setup.mask(regime, repetition), setup.evaluation(regime, repetition))
     ]
-    return [*tasks, *(setup.mask("N", variant=variant) for variant in VARIANTS), setup.held_out()]
+    tasks += [setup.mask("N", variant=variant) for variant in setup.profile.variants]
+    return tasks + [setup.held_out()] * ("half" in setup.profile.variants)
 
 
 def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
     rows, history, masks = [], [], {}
     fits = [(regime, repetition, "plain") for regime, repetition in _networks(setup)]
-    for regime, repetition, variant in fits + [("N", 0, variant) for variant in VARIANTS]:
+    for regime, repetition, variant in fits + [("N", 0, variant) for variant in setup.profile.variants]:
         artifact = store.get(setup.mask(regime, repetition, variant))
         plane = full_plane(torch.from_numpy(artifact.arrays["half"]), setup.profile.data.size)
         masks[regime, repetition, variant] = plane
@@ -98,15 +96,18 @@ def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
         columns = {name: artifact.arrays[name] for name in ("invariance", "l1_share", "kept", "clipped")}
         for epoch, values in enumerate(zip(*columns.values(), strict=True), 1):
             history.append(label | {"epoch": epoch} | dict(zip(columns, map(float, values), strict=True)))
-    return {
+    files = {
         "masks.csv": csv(rows),
         "mask_history.csv": csv(history),
         "dataset_masks.npz": arrays_to_bytes(_stacked(setup, masks)),
         "evaluation.npz": arrays_to_bytes(_correctness(setup, store)),
-        "stability.csv": csv(_stability(setup, masks)),
-        "held_out.npz": arrays_to_bytes(store.get(setup.held_out()).arrays),
         "scheme.npz": arrays_to_bytes(_scheme(setup, masks["N", 0, "plain"])),
     }
+    if agreement := _stability(setup, masks):
+        files["stability.csv"] = csv(agreement)
+    if "half" in setup.profile.variants:
+        files["held_out.npz"] = arrays_to_bytes(store.get(setup.held_out()).arrays)
+    return files
 
 
 def _stacked(setup: Setup, masks: dict[tuple[str, int, str], Tensor]) -> dict[str, np.ndarray]:
@@ -115,7 +116,7 @@ def _stacked(setup: Setup, masks: dict[tuple[str, int, str], Tensor]) -> dict[st
         regime: torch.stack([masks[regime, number, "plain"] for number in range(setup.profile.repetitions)]).numpy()
         for regime in setup.profile.regimes
     }
-    return stacked | {f"N.{variant}": masks["N", 0, variant].numpy() for variant in VARIANTS}
+    return stacked | {f"N.{variant}": masks["N", 0, variant].numpy() for variant in setup.profile.variants}
 
 
 def _correctness(setup: Setup, store: Store) -> dict[str, np.ndarray]:
@@ -147,7 +148,7 @@ def _describe(setup: Setup, artifact: Artifact, variant: str) -> dict[str, Any]:
 def _stability(setup: Setup, masks: dict[tuple[str, int, str], Tensor]) -> list[dict[str, Any]]:
     """Correlations of masks that should agree: other order, batch size 1, half the images, another seed's network."""
     rows = []
-    for variant in VARIANTS:
+    for variant in setup.profile.variants:
         value = float(correlation(masks["N", 0, "plain"], masks["N", 0, variant]))
         rows.append({"pair": variant, "regime": "N", "correlation": value})
     for regime in setup.profile.regimes:

@@ -16,11 +16,11 @@ from fmlib.pipeline.experiment import Experiment
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import (
-    KINDS,
     all_masks,
     class_masks,
     eligible,
     join_chunks,
+    kinds,
     open_masks,
     pairs,
     second_seed_masks,
@@ -51,21 +51,23 @@ SETS = {
 
 
 def _mask_tasks(setup: Setup) -> list[Task]:
-    masks = [task for kind in KINDS for task in all_masks(setup, kind)]
+    masks = [task for kind in kinds(setup) for task in all_masks(setup, kind)]
     return [pairs(setup), *masks, *second_seed_masks(setup)]
 
 
 def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
     """Masks of every kind and their similarity between networks, by the solver of the setup's profile."""
-    masks = {kind: join_chunks([store.get(task) for task in all_masks(setup, kind)]) for kind in KINDS}
-    second_seed = join_chunks([store.get(task) for task in second_seed_masks(setup)])
+    masks = {kind: join_chunks([store.get(task) for task in all_masks(setup, kind)]) for kind in kinds(setup)}
+    second_seed = [store.get(task) for task in second_seed_masks(setup)]
     labels, image = store.get(setup.dataset).arrays["validation_labels"], masks["N.x"]["image"]
     planes = {kind: _half_precision(arrays["half"]) for kind, arrays in masks.items()}
-    return {
+    files = {
         "image_masks.npz": arrays_to_bytes(planes | {"image": image, "label": labels[image]}),
         "image_masks.csv": csv([row for kind, arrays in masks.items() for row in _mask_rows(kind, arrays)]),
-        "image_stability.csv": csv(_stability(masks["N.x"], second_seed, setup)),
     }
+    if second_seed:
+        files["image_stability.csv"] = csv(_stability(masks["N.x"], join_chunks(second_seed), setup))
+    return files
 
 
 def _image_tasks(setup: Setup) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fmlib.core.config import (
@@ -51,6 +52,8 @@ class Profile:
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     second_networks: tuple[tuple[str, int], ...] = (("N", 0), ("A", 0))  # regime and repetition, of `second_network`
     repetitions: int = 2  # networks and dataset masks per regime, with seeds seed, seed + 1, ...
+    variants: tuple[str, ...] = ("order", "single", "half")  # other fits of N's dataset mask, see `Setup.mask`
+    partial: str = ""  # what a profile of fewer networks or image masks has, in words
     synthetic_repetitions: int = 5  # data sets of known frequencies
     n_heat_maps: int = 200  # validation images per heat map
     jafr: float = 0.001  # absolute weight of JaFR's statistic in the training loss; the authors' value
@@ -75,6 +78,31 @@ class Profile:
     def title(self) -> str:
         """What pages call the profile: the networks' input size, such as "64-px networks"."""
         return f"{self.data.size}-px networks"
+
+    def only(self, networks: Sequence[str] = (), image_masks: int = 0) -> Profile:
+        """The profile with fewer networks or fewer image masks.
+
+        Args:
+            networks: regimes, N among them; one network of each and one fit of its dataset mask (default: all).
+            image_masks: validation images considered for image masks (default: as many as the profile considers).
+
+        Raises:
+            FmlibError: a regime is unknown, N is missing, or `image_masks` is negative.
+        """
+        known = ", ".join(self.regimes)
+        for name in networks:
+            require(name in self.regimes, f"unknown network {name!r}: choose from {known}")
+        require(not networks or "N" in networks, "N must be among the networks, because all others are compared with N")
+        require(image_masks >= 0, f"the number of images for image masks must be at least 0, not {image_masks}")
+        fewer, parts = self, []
+        if networks:
+            chosen = tuple(name for name in self.regimes if name in networks)
+            fewer = replace(fewer, regimes=chosen, repetitions=1, variants=(), second_networks=())
+            parts.append(f"one network of each of {', '.join(chosen)}, one fit of its dataset mask")
+        if image_masks:
+            fewer = replace(fewer, n_image_masks=image_masks)
+            parts.append(f"image masks of the first {image_masks:,} images")
+        return replace(fewer, partial="; ".join(parts))
 
     def training(self, regime: str) -> TrainSpec:
         """The training spec of a regime.
@@ -153,7 +181,7 @@ PROFILES = {
             second_network=NetworkSpec("resnet18"),
             second_networks=(("N", 0), ("A", 0), ("S", 0), ("N", 1)),
             n_image_masks=0,
-            chunk_size=2000,  # all in one task: the few masks that need 20,000 steps run almost alone
+            chunk_size=500,
         ),
     )
 }

@@ -56,6 +56,11 @@ def pairs(setup: Setup) -> Task:
     return Task("pairs", f"adversarial pairs ({setup.profile.name})", described, compute, inputs, cost=cost)
 
 
+def kinds(setup: Setup) -> tuple[str, ...]:
+    """The kinds of image masks of the profile: without A only M_{N,x}, because the others are compared with A's."""
+    return tuple(KINDS) if "A" in setup.profile.regimes else ("N.x",)
+
+
 def eligible(pairs: Artifact, labels: np.ndarray) -> np.ndarray:
     """Whether N classifies x correctly and x_A incorrectly: (N,) bool (Karantzas et al., 2022, section 3.2)."""
     return (pairs.arrays["prediction.N.x"] == labels) & (pairs.arrays["prediction.N.xA"] != labels)
@@ -173,8 +178,9 @@ def all_masks(setup: Setup, kind: str) -> tuple[Task, ...]:
 
 
 def second_seed_masks(setup: Setup) -> tuple[Task, ...]:
-    """Masks M_{N,x} of another seed's network N, for the first fifth of the chunks."""
-    return tuple(image_masks(setup, "N.x", chunk, 1) for chunk in range(math.ceil(len(chunks(setup)) / 5)))
+    """Masks M_{N,x} of another seed's network N, if there is one, for the first fifth of the chunks."""
+    count = math.ceil(len(chunks(setup)) / 5) if setup.profile.repetitions > 1 else 0
+    return tuple(image_masks(setup, "N.x", chunk, 1) for chunk in range(count))
 
 
 def join_chunks(parts: Sequence[Artifact]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
-from fmlib.studies.dataset_masks.experiment import VARIANTS, restore_networks
+from fmlib.studies.dataset_masks.experiment import restore_networks
 from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup
 
@@ -55,7 +55,7 @@ def test_published_weights_are_those_of_the_first_n_and_a(published, setup, stor
 
 def test_published_masks_are_full_planes_of_the_artifacts(published, setup, store):
     masks = published.arrays("dataset_masks")
-    assert set(masks) == {*setup.profile.regimes, *(f"N.{variant}" for variant in VARIANTS)}
+    assert set(masks) == {*setup.profile.regimes, *(f"N.{variant}" for variant in setup.profile.variants)}
     assert masks["A"].shape == (2, 16, 16)
     for regime, repetition in (("N", 0), ("A", 1)):
         half = store.get(setup.mask(regime, repetition)).arrays["half"]
@@ -67,7 +67,7 @@ def test_rows_of_masks_agree_with_their_histories(published, setup):
     table, history = published.table("masks"), published.table("mask_history")
     fits = ["regime", "repetition", "variant"]
     last = history.groupby(fits).last()
-    assert len(table) == len(last) == 10 + len(VARIANTS)
+    assert len(table) == len(last) == 10 + len(setup.profile.variants)
     for name in ("l1_share", "invariance", "clipped"):
         np.testing.assert_allclose(table.set_index(fits)[name].sort_index(), last[name].sort_index(), rtol=1e-4)
     steps = table.query("repetition == 0 and regime == 'N'").set_index("variant")["steps"]
@@ -83,12 +83,12 @@ def test_evaluation_and_held_out_are_those_of_the_artifacts(published, setup, st
     np.testing.assert_array_equal(held_out["all"], evaluation["masked.N"][0][1::2])
 
 
-def test_stability_correlates_the_published_masks(published):
+def test_stability_correlates_the_published_masks(published, setup):
     table = published.table("stability").set_index(["pair", "regime"])["correlation"]
     masks = published.arrays("dataset_masks")
-    assert len(table) == len(VARIANTS) + 5
+    assert len(table) == len(setup.profile.variants) + 5
     first = torch.from_numpy(masks["N"][0])
-    others = {pair: masks[f"N.{pair}"] for pair in VARIANTS} | {"network": masks["N"][1]}
+    others = {pair: masks[f"N.{pair}"] for pair in setup.profile.variants} | {"network": masks["N"][1]}
     for pair, other in others.items():
         assert table[pair, "N"] == pytest.approx(float(correlation(first, torch.from_numpy(other))), rel=1e-4)
 

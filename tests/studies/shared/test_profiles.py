@@ -50,3 +50,24 @@ def test_paper_profile_has_the_papers_numbers():
 def test_attacks_of_training_have_the_fields_they_were_published_with():
     for one in PROFILES.values():
         assert set(dataclasses.asdict(one.train)["attack"]) == {"epsilon", "step", "steps"}
+
+
+def test_a_profile_of_fewer_networks_says_what_it_has():
+    paper = profile("paper")
+    fewer = paper.only(["S", "N"], 1000)
+    assert (fewer.regimes, fewer.repetitions, fewer.n_image_masks) == (("N", "S"), 1, 1000)
+    assert (
+        fewer.partial
+        == "one network of each of N, S, one fit of its dataset mask; image masks of the first 1,000 images"
+    )
+    assert paper.only() == paper
+    assert (fewer.train, fewer.mask, fewer.name) == (paper.train, paper.mask, "paper")
+
+
+@pytest.mark.parametrize(
+    ("networks", "images", "message"),
+    [(["N", "Q"], 0, "unknown network 'Q': choose from N, A, S, T, R"), (["S"], 0, "N must be"), (["N"], -1, "not -1")],
+)
+def test_a_profile_of_impossible_networks_is_refused(networks, images, message):
+    with pytest.raises(FmlibError, match=message):
+        profile("paper").only(networks, images)

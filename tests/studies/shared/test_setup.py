@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, small
+from torch import nn
 
+from fmlib.core.config import NetworkSpec
+from fmlib.core.models import build
 from fmlib.core.spectra import apply_mask
+from fmlib.pipeline.store import Artifact
 from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup, load_dataset
 
@@ -63,6 +67,24 @@ def test_evaluation_is_that_of_the_stored_network_and_mask(setup, store):
     assert np.array_equal(correct["standard"], unmasked == data.labels)
     assert np.array_equal(correct["masked"], masked == data.labels)
     assert correct["attacked"].mean() < correct["standard"].mean()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tiny_vgg"])
+def test_an_opened_network_is_the_stored_one_in_eval_mode(name):
+    """With statistics as training leaves them, where batch norm is folded into convolutions."""
+    setup = Setup(replace(small(), network=NetworkSpec(name)), 0, CPU)
+    stored, rng = build(setup.profile.network, 3), torch.Generator().manual_seed(0)
+    for norm in (module for module in stored.modules() if isinstance(module, nn.BatchNorm2d)):
+        for values in (norm.running_mean, norm.weight.data, norm.bias.data):
+            values.normal_(generator=rng)
+        norm.running_var.uniform_(0.5, 2, generator=rng)
+    opened = setup.open_network(Artifact({}, weights=stored.state_dict()))
+    folded = [module for module in opened.modules() if isinstance(module, nn.Identity)]
+    assert not opened.training
+    assert len(folded) == {"resnet18": 3, "tiny_vgg": 1}[name]  # tiny_vgg has one of its own
+    images = torch.rand((2, 1, 32, 32), generator=rng)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(images), stored.eval()(images), rtol=1e-4, atol=1e-5)
 
 
 def test_held_out_masks_are_fitted_on_all_images_and_on_the_even_ones(setup, store):
