@@ -121,7 +121,8 @@ def _publish(
         twice = ", ".join(sorted(exported.keys() & files.keys()))
         require(not twice, f"{experiment.name} exports {twice}, which another experiment exports too")
         files |= exported
-        records[experiment.name] = _record(experiment, setup, trees[experiment.name]) | {"files": sorted(exported)}
+        records[experiment.name] = _record(experiment, setup, trees[experiment.name], store)
+        records[experiment.name]["files"] = sorted(exported)
     manifest: dict[str, Any] = {
         "profile": setup.profile.name,
         "data": setup.profile.data.source,
@@ -163,8 +164,11 @@ def _kept(
     return records, {file: old.content(file) for record in kept.values() for file in record["files"]}
 
 
-def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task]) -> dict[str, Any]:
-    """How an experiment's files were computed, for the manifest."""
+def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task], store: Store) -> dict[str, Any]:
+    """How an experiment's files were computed, for the manifest.
+
+    Trained again, on another machine, a network of the same key has other weights. "networks" tells them apart.
+    """
     record: dict[str, Any] = {
         "device": setup.device.type,
         "torch": torch.__version__,
@@ -176,6 +180,8 @@ def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task]) -> dic
         record["images"] = experiment.images(setup)
     if setup.profile.partial:
         record["partial"] = setup.profile.partial
+    if networks := {task.name: store.weights_checksum(task) for task in tree if task.kind == "network"}:
+        record["networks"] = networks
     return record | {"tasks": [task.key for task in tree]}
 
 

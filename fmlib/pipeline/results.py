@@ -128,6 +128,13 @@ class Results:
         with np.load(io.BytesIO(self.content(f"{name}.npz")), allow_pickle=False) as opened:
             return Arrays(f"{name}.npz", dict(opened))
 
+    def require_same_networks(self, first: str, second: str) -> None:
+        """Raise `NotComputed` if a network that two experiments use was trained again between them."""
+        used, others = (self.manifest["experiments"][name].get("networks", {}) for name in (first, second))
+        again = ", ".join(name for name in used.keys() & others.keys() if used[name] != others[name])
+        if again:
+            raise NotComputed(f"{again} was trained again between {first} and {second}")
+
     def claims(self) -> list[dict[str, Any]]:
         """The rows of `claims.json`."""
         return json.loads(self.content("claims.json"))

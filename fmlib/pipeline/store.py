@@ -273,6 +273,10 @@ class Store:
     def _beside(self, task: Task, suffix: str) -> Path:
         return self.root / task.stored_kind / f"{task.key}{suffix}"
 
+    def weights_checksum(self, task: Task) -> str:
+        """The SHA-256 of the weights of a task's artifact, which is in the store and has weights."""
+        return json.loads((self.path(task) / "spec.json").read_bytes())["sha256"]["weights.safetensors"]
+
     def put(self, task: Task, artifact: Artifact) -> None:
         """Write a task's artifact, completely or not at all; one that is there is replaced.
 

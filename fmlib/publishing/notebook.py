@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +181,15 @@ def scales_table(results: Results, larger: Results) -> HTML:
         "claim": [row["statement"] for row in rows],
         "published": [readable(row)["published"] for row in rows],
     }
-    for place in (results, larger):
-        read = {row["id"]: readable(row) for row in place.claims()}
-        cells = [read[row["id"]] for row in rows]
-        columns[_title(place)] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
+    columns |= {_title(place): _verdict_cells(place, [row["id"] for row in rows]) for place in (results, larger)}
     return _as_html(columns)
+
+
+def _verdict_cells(results: Results, claims: Iterable[str]) -> list[str]:
+    """The value of each claim, what it counts, and the verdict, as HTML."""
+    read = {row["id"]: readable(row) for row in results.claims()}
+    cells = [read[claim] for claim in claims]
+    return ["<br>".join((cell["measured"], cell["n"], f"<em>{cell['verdict']}</em>")) for cell in cells]
 
 
 def _title(results: Results) -> str:
@@ -193,16 +197,21 @@ def _title(results: Results) -> str:
     return profile_named(results.profile).title
 
 
-def comparison_table(results: Results, counterparts: dict[str, str]) -> HTML:
+def comparison_table(results: Results, counterparts: dict[str, str], larger: Results | None = None) -> HTML:
     """Statements that are tested with masks by the authors' schedule and with minimal masks: values and verdicts.
 
     Args:
         counterparts: claim id -> id of the claim about minimal masks.
+        larger: results at another profile; if nothing was computed there by one of the solvers, it has no column.
     """
-    columns: dict[str, list[str]] = {"statement": [results.claim(claim)["statement"] for claim in counterparts]}
-    for title, names in (("authors' schedule", counterparts.keys()), ("minimal masks", counterparts.values())):
-        cells = [readable(results.claim(name)) for name in names]
-        columns[title] = [f"{cell['measured']}<br><em>{cell['verdict']}</em>" for cell in cells]
+    rows = [results.claim(claim) for claim in counterparts]
+    columns = {"statement": [row["statement"] for row in rows]}
+    columns["published"] = [readable(row)["published"] for row in rows]
+    for place in (results, *([larger] if larger else [])):
+        scale = f", {_title(place)}" if larger else ""
+        for title, names in (("authors' schedule", counterparts.keys()), ("minimal masks", counterparts.values())):
+            if place is results or any(place.claim(name)["value"] is not None for name in names):
+                columns[title + scale] = _verdict_cells(place, names)
     return _as_html(columns)
 
 

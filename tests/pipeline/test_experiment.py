@@ -104,6 +104,25 @@ def test_a_publication_is_complete_and_repeatable(setup, store, folder, tmp_path
     assert [path.name for path in folder.parent.iterdir()] == ["quick"]
 
 
+def test_a_network_that_was_trained_again_is_told_from_the_first(setup, store, folder):
+    """Its key is the same, its weights are not: masks of one network and of the other are not compared."""
+    network = Task("network", "network N", {}, lambda inputs, checkpoint: Artifact({}))
+    first, second = (
+        Experiment(name, "", lambda setup, task=task: [task], exporter(f"{name}.csv", task))
+        for name, task in (("first", toy("a", [1], (network,))), ("second", toy("b", [2], (network,))))
+    )
+    for experiment, value in ((first, 1.0), (second, 1.0), (second, 2.0)):
+        store.put(network, Artifact({}, weights={"weight": torch.tensor([value])}))
+        store.get(experiment.tasks(setup)[0])
+        results = publish([experiment], setup, store, folder, [])
+        used = results.manifest["experiments"][experiment.name]["networks"]
+        assert used == {"network N": store.weights_checksum(network)}
+        if value == 1 and experiment is second:
+            results.require_same_networks("first", "second")
+    with pytest.raises(NotComputed, match="network N was trained again between first and second"):
+        results.require_same_networks("first", "second")
+
+
 def test_the_manifest_says_how_each_experiment_was_computed(setup, store, folder):
     fixed = replace(TWO, precision="float32")
     manifest = publish([ONE, fixed], setup, store, folder, CLAIMS).manifest

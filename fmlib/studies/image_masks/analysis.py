@@ -48,6 +48,7 @@ def kept(results: Results) -> Measured:
 
 def excess_ratio(results: Results, kind: str) -> Measured:
     """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule."""
+    results.require_same_networks("image-masks", "minimal-image-masks")
     tables = (results.table(name) for name in ("minimal_image_masks", "image_masks"))
     minimal, authors = (table[table["kind"] == kind]["objective"].to_numpy() - 1 for table in tables)
     return ratio_of_means(minimal, authors)
