@@ -5,6 +5,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from fmlib.core.errors import FmlibError
+from fmlib.pipeline.results import PUBLISHED, Results
 from fmlib.publishing import notebook
 
 
@@ -37,3 +38,17 @@ def test_a_notebook_shows_an_error_in_one_line(capsys):
     InteractiveShell().run_cell("from fmlib.publishing import notebook\nnotebook.load('huge')")
     (line,) = capsys.readouterr().out.strip().splitlines()
     assert line.startswith("fmlib: unknown profile 'huge'")
+
+
+@pytest.mark.parametrize(("scales", "columns"), [(("laptop",), 4), (("laptop", "paper"), 5)])
+def test_both_kinds_of_masks_are_compared_at_each_scale_that_has_them(scales, columns):
+    """At profile paper, masks by the authors' schedule alone have these two statements of image masks."""
+    places = [Results.open(PUBLISHED / name) for name in scales]
+    table = notebook.comparison_table(
+        places[0], {"F5.likeness": "S.own_image", "C.necessity": "S.own_image"}, *places[1:]
+    )
+    assert table.data.count("<th>") == columns
+    for place in places:
+        row = place.claim("C.necessity")
+        assert f"{row['n']:,} images" in table.data
+        assert f"<em>{row['verdict']}</em>" in table.data
