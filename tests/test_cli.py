@@ -393,6 +393,30 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
     refused(fmlib("data", "--profile", "laptop", "--data-root", root, "--download"), "no route", "try again")
 
 
+@pytest.mark.parametrize("command", ["run", "status", "publish"])
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--networks", "Q"], ["unknown network 'Q'", "N, A, S, T, R"]),
+        (["--networks", "N,,A"], ["unknown network ''"]),
+        (["--networks", "A"], ["N must be among"]),
+        (["uniqueness", "--networks", "N,A"], ["uniqueness needs network N", "leave out --networks"]),
+        (["--image-masks", "-5"], ["at least 0", "-5"]),
+    ],
+)
+def test_impossible_networks_and_image_masks(fmlib, tmp_path, command, options, parts):
+    refused(fmlib(command, *options), *parts)
+    assert not (tmp_path / "store").exists()
+
+
+def test_status_of_one_network_lists_what_needs_no_other(fmlib):
+    code, lines, _ = fmlib("status", "--networks", "N")
+    assert code == 0
+    assert "minimal-tables       0 of" in lines
+    for absent in ("uniqueness", "network A", "seed 1"):
+        assert absent not in lines
+
+
 def test_publishing_before_computing(fmlib):
     refused(fmlib("publish"), "missing", "fmlib run")
 
