@@ -380,7 +380,7 @@ def test_status_without_images_says_so_and_goes_on(fmlib, monkeypatch):
     monkeypatch.delenv("FMLIB_DATA", raising=False)
     code, out, _ = fmlib("status", "--profile", "laptop")
     assert code == 0
-    assert re.search("networks        cannot be planned: .*--data-root", out)
+    assert re.search("networks +cannot be planned: .*--data-root", out)
     assert "missing  network N (quick tiny_vgg, seed 0)" in out  # experiment synthetic needs none
 
 

@@ -152,7 +152,7 @@ def test_objective_is_at_most_that_of_the_authors_schedule(trained, synthetic):
     )
     found = find(trained, images, targets, MinimalMaskSpec())
     ours, authors = (excess(trained, images, targets, masks.half).mean() for masks in (found, adam))
-    assert ours <= authors
+    assert ours <= authors * (1 + 1e-4)  # where both reach the optimum, rounding decides
     assert (trained(apply_mask(images, found.half, CENTRE)).argmax(1) == targets).all()
 
 
