@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -228,5 +229,31 @@ def resnet_table(arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
             "r with N": "n/a" if name == "N" else f"{float(correlation(plane, planes['N'])):.3f}",
             "turns at": f"{turn:.2f}" if name in "AS" else "n/a",
             "deepest": "n/a" if name == "N" else f"{float(change.min()):.3f}",
+        }
+    return pd.DataFrame(rows).T
+
+
+def trainings_table(results: Results) -> pd.DataFrame:
+    """N beside an earlier training of it with the same seed, if one is published: accuracies and masks.
+
+    Returns:
+        Formatted values. "r" is the correlation of the masks of the two trainings.
+    """
+    evaluated = results.arrays("evaluation")
+    present = {f"{kind}.N": evaluated[f"{kind}.N"][0] for kind in ("standard", "masked", "attacked")}
+    present["mask.N"] = results.arrays("dataset_masks")["N"][0]
+    trainings: dict[str, Mapping[str, np.ndarray]] = {"this training": present}
+    with suppress(NotComputed):
+        trainings["an earlier one"] = results.arrays("earlier_training")
+    rows = {}
+    for title, arrays in trainings.items():
+        plane, other = torch.from_numpy(arrays["mask.N"]), torch.from_numpy(present["mask.N"])
+        rows[title] = {
+            "accuracy (%)": f"{100 * arrays['standard.N'].mean():.1f}",
+            "mask applied (%)": f"{100 * arrays['masked.N'].mean():.1f}",
+            "under PGD (%)": f"{100 * arrays['attacked.N'].mean():.1f}",
+            "L1 share": f"{float(plane.mean()):.3f}",
+            "low share": f"{float(low_share(plane)):.3f}",
+            "r": "n/a" if arrays is present else f"{float(correlation(plane, other)):.3f}",
         }
     return pd.DataFrame(rows).T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FakeResults
+from conftest import FakeResults, symmetric_mask
 
 from fmlib.core.intervals import pooled_range, wilson
 from fmlib.core.spectra import radius
@@ -142,3 +142,24 @@ def test_the_table_of_resnets_compares_each_mask_with_that_of_n():
     assert list(table["accuracy (%)"]) == ["50.0", "n/a", "n/a", "n/a"]
     assert table.loc["standard (N)", "r with N"] == "n/a"
     assert table.loc["adversarially trained (A)", "L1 share"] == "0.508"
+
+
+def test_two_trainings_of_one_network_are_compared():
+    class Published(FakeResults):
+        def arrays(self, name):
+            if name not in self.files:
+                raise NotComputed(name)
+            return self.files[name]
+
+    present, earlier = symmetric_mask(0, 16), symmetric_mask(1, 16)
+    evaluated = {f"{kind}.N": np.array([[True, False, True, True]]) for kind in ("standard", "masked", "attacked")}
+    files = {"evaluation": evaluated, "dataset_masks": {"N": present[None]}}
+    alone = analysis.trainings_table(Published(**files))
+    assert list(alone.index) == ["this training"]
+    assert alone.loc["this training", ["accuracy (%)", "r"]].tolist() == ["75.0", "n/a"]
+    correct = {f"{kind}.N": np.array([True, False]) for kind in ("standard", "masked", "attacked")}
+    both = analysis.trainings_table(Published(**files, earlier_training=correct | {"mask.N": earlier}))
+    row = both.loc["an earlier one"]
+    assert row["mask applied (%)"] == "50.0"
+    assert row["L1 share"] == f"{earlier.mean():.3f}"
+    assert float(row["r"]) == pytest.approx(np.corrcoef(present.ravel(), earlier.ravel())[0, 1], abs=0.01)
