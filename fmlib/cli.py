@@ -55,6 +55,13 @@ StoreFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress bars, not even in a terminal.")]
+Bfloat16 = Annotated[
+    bool,
+    typer.Option(
+        "--bfloat16",
+        help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
+    ),
+]
 Networks = Annotated[
     str | None,
     typer.Option(
@@ -211,20 +218,13 @@ def run(
         bool,
         typer.Option("--published-networks", help="Use the published networks of this profile; do not train them."),
     ] = False,
-    bfloat16: Annotated[
-        bool,
-        typer.Option(
-            "--bfloat16",
-            help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
-        ),
-    ] = False,
+    bfloat16: Bfloat16 = False,
     launcher: Launcher = "local",
     cpus_per_task: CpusPerTask = None,
     gpus_per_task: GpusPerTask = None,
 ) -> None:
     """Compute experiments. An interrupted run goes on where it was stopped."""
-    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
-    from fmlib.core.device import BFLOAT16
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
     from fmlib.studies import registry
@@ -233,8 +233,6 @@ def run(
     chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
     place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
-    if bfloat16:
-        BFLOAT16.add("cpu")
     if published_networks:
         for name in restore_networks(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
             print(f"published: {name}")
@@ -290,9 +288,12 @@ def publish(
     quiet: Quiet = False,
     networks: Networks = None,
     image_masks: ImageMasks = 0,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="They were computed with 'fmlib run --bfloat16'.")
+    ] = False,
 ) -> None:
     """Write computed experiments to data/results/<profile>/. Other experiments there stay as they are."""
-    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
+    setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.results import checkout
     from fmlib.studies import registry
 
@@ -616,14 +617,17 @@ def _open(
     quiet: bool,
     networks: str | None = None,
     image_masks: int = 0,
+    bfloat16: bool = False,
 ) -> tuple[Setup, Store]:
     """What every command works on, from its common options."""
     require(seed >= 0, f"--seed must be 0 or more, not {seed}")
-    from fmlib.core.device import pick_device
+    from fmlib.core.device import BFLOAT16, pick_device
     from fmlib.pipeline.store import Store
     from fmlib.studies.shared.profiles import profile as profile_named
     from fmlib.studies.shared.setup import Setup
 
+    if bfloat16:
+        BFLOAT16.add("cpu")
     found = profile_named(profile).only(networks.split(",") if networks else (), image_masks)
     chosen = pick_device(device)
     in_terminal = not quiet and sys.stderr.isatty()
