@@ -98,7 +98,7 @@ class Profile:
         if networks:
             chosen = tuple(name for name in self.regimes if name in networks)
             fewer = replace(fewer, regimes=chosen, repetitions=1, variants=(), second_networks=())
-            parts.append(f"one network of each of {', '.join(chosen)}, one fit of its dataset mask")
+            parts.append(f"{', '.join(chosen)} of one seed, with one fit of each dataset mask")
         if image_masks:
             fewer = replace(fewer, n_image_masks=image_masks)
             parts.append(f"image masks of the first {image_masks:,} images")

@@ -56,10 +56,7 @@ def test_a_profile_of_fewer_networks_says_what_it_has():
     paper = profile("paper")
     fewer = paper.only(["S", "N"], 1000)
     assert (fewer.regimes, fewer.repetitions, fewer.n_image_masks) == (("N", "S"), 1, 1000)
-    assert (
-        fewer.partial
-        == "one network of each of N, S, one fit of its dataset mask; image masks of the first 1,000 images"
-    )
+    assert fewer.partial == "N, S of one seed, with one fit of each dataset mask; image masks of the first 1,000 images"
     assert paper.only() == paper
     assert (fewer.train, fewer.mask, fewer.name) == (paper.train, paper.mask, "paper")
 
