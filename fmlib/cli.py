@@ -55,13 +55,6 @@ StoreFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress bars, not even in a terminal.")]
-Bfloat16 = Annotated[
-    bool,
-    typer.Option(
-        "--bfloat16",
-        help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
-    ),
-]
 Networks = Annotated[
     str | None,
     typer.Option(
@@ -218,7 +211,13 @@ def run(
         bool,
         typer.Option("--published-networks", help="Use the published networks of this profile; do not train them."),
     ] = False,
-    bfloat16: Bfloat16 = False,
+    bfloat16: Annotated[
+        bool,
+        typer.Option(
+            "--bfloat16",
+            help="Run networks in bfloat16 on a CPU too, as on a GPU: about twice as fast if it supports that.",
+        ),
+    ] = False,
     launcher: Launcher = "local",
     cpus_per_task: CpusPerTask = None,
     gpus_per_task: GpusPerTask = None,
@@ -227,10 +226,9 @@ def run(
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
-    from fmlib.studies import registry
     from fmlib.studies.dataset_masks.experiment import restore_networks
 
-    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
+    chosen = _chosen(experiments, setup, networks)
     place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
     if published_networks:
@@ -255,9 +253,8 @@ def status(
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks)
     from fmlib.pipeline.progress import duration
     from fmlib.pipeline.scheduler import missing as missing_tasks
-    from fmlib.studies import registry
 
-    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
+    chosen = _chosen(experiments, setup, networks)
     seconds = _seconds_per_pass(setup)
     for experiment in chosen:
         try:
@@ -295,9 +292,8 @@ def publish(
     """Write computed experiments to data/results/<profile>/. Other experiments there stay as they are."""
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.results import checkout
-    from fmlib.studies import registry
 
-    chosen = registry.needing_only(setup, experiments or []) if networks else registry.experiments(experiments or [])
+    chosen = _chosen(experiments, setup, networks)
     print(f"published to {_publish(chosen, setup, artifacts, checkout()).folder}")
 
 
@@ -628,12 +624,19 @@ def _open(
 
     if bfloat16:
         BFLOAT16.add("cpu")
-    found = profile_named(profile).only(networks.split(",") if networks else (), image_masks)
+    found = profile_named(profile).only(() if networks is None else networks.split(","), image_masks)
     chosen = pick_device(device)
     in_terminal = not quiet and sys.stderr.isatty()
     silent = in_terminal and sys.stdout.isatty()  # the bars say as much
     setup = Setup(found, seed, chosen, data_root, progress=in_terminal)
     return setup, Store(store, chosen, say=(lambda line: None) if silent else _say, note=_note)
+
+
+def _chosen(names: list[str] | None, setup: Setup, networks: str | None) -> list[Experiment]:
+    """The experiments of these names; with --networks, those that need no other network."""
+    from fmlib.studies import registry
+
+    return registry.experiments(names or []) if networks is None else registry.needing_only(setup, names or [])
 
 
 def _say(line: str) -> None:

@@ -399,6 +399,7 @@ def test_a_download_that_fails(fmlib, tmp_path, monkeypatch):
     [
         (["--networks", "Q"], ["unknown network 'Q'", "N, A, S, T, R"]),
         (["--networks", "N,,A"], ["unknown network ''"]),
+        (["--networks", ""], ["unknown network ''"]),
         (["--networks", "A"], ["N must be among"]),
         (["uniqueness", "--networks", "N,A"], ["uniqueness needs network N", "leave out --networks"]),
         (["--image-masks", "-5"], ["at least 0", "-5"]),
