@@ -234,26 +234,28 @@ def resnet_table(arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def trainings_table(results: Results) -> pd.DataFrame:
-    """N beside an earlier training of it with the same seed, if one is published: accuracies and masks.
+    """N beside earlier trainings of it with the same seed, if any are published, in their order: accuracies and masks.
 
     Returns:
-        Formatted values. "r" is the correlation of the masks of the two trainings.
+        Formatted values. "r" is the correlation of a training's mask with that of the last one, whose masks and
+        accuracies are shown elsewhere.
     """
     evaluated = results.arrays("evaluation")
-    present = {f"{kind}.N": evaluated[f"{kind}.N"][0] for kind in ("standard", "masked", "attacked")}
-    present["mask.N"] = results.arrays("dataset_masks")["N"][0]
-    trainings: dict[str, Mapping[str, np.ndarray]] = {"this training": present}
+    last = {f"{kind}.N": evaluated[f"{kind}.N"][0] for kind in ("standard", "masked", "attacked")}
+    last["mask.N"] = results.arrays("dataset_masks")["N"][0]
+    trainings = [last]
     with suppress(NotComputed):
-        trainings["an earlier one"] = results.arrays("earlier_training")
+        earlier = results.arrays("earlier_trainings")  # each array with a first axis of trainings
+        trainings = [{name: earlier[name][place] for name in last} for place in range(len(earlier["mask.N"]))] + [last]
     rows = {}
-    for title, arrays in trainings.items():
-        plane, other = torch.from_numpy(arrays["mask.N"]), torch.from_numpy(present["mask.N"])
-        rows[title] = {
+    for number, arrays in enumerate(trainings, 1):
+        plane = torch.from_numpy(arrays["mask.N"])
+        rows[f"training {number}"] = {
             "accuracy (%)": f"{100 * arrays['standard.N'].mean():.1f}",
             "mask applied (%)": f"{100 * arrays['masked.N'].mean():.1f}",
             "under PGD (%)": f"{100 * arrays['attacked.N'].mean():.1f}",
             "L1 share": f"{float(plane.mean()):.3f}",
             "low share": f"{float(low_share(plane)):.3f}",
-            "r": "n/a" if arrays is present else f"{float(correlation(plane, other)):.3f}",
+            "r": "n/a" if arrays is last else f"{float(correlation(plane, torch.from_numpy(last['mask.N']))):.3f}",
         }
     return pd.DataFrame(rows).T

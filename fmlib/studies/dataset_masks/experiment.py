@@ -20,8 +20,8 @@ from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies.shared.setup import Setup
 
-#: Networks with fewer weights than this are published with the results.
-SMALL = 1_000_000
+#: Networks of fewer bytes than this are published with the results.
+SMALL = 40_000_000
 
 
 def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
@@ -47,7 +47,11 @@ def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
             history = results.table("training").query("regime == @regime and repetition == 0")
             columns = history.drop(columns=["regime", "repetition", "epoch"])
             arrays = {str(name): values.to_numpy() for name, values in columns.items()}
-            store.put(task, Artifact(arrays, load_weights(results.content(file))))
+            facts = {}
+            if setup.profile.update_rank:
+                rounding = results.table("rounding").query("regime == @regime and repetition == 0")
+                facts["rounding"] = rounding.drop(columns=["regime", "repetition"]).iloc[0].to_dict()
+            store.put(task, Artifact(arrays, load_weights(results.content(file)), facts))
             names.append(task.name)
     return names
 
@@ -62,15 +66,19 @@ def _network_tasks(setup: Setup) -> list[Task]:
 
 
 def _network_files(setup: Setup, store: Store) -> dict[str, bytes]:
-    """The training history of every network; and the weights of the first N and A, if they are few."""
-    rows, files = [], {}
+    """The training history of every network, and how it was rounded; the weights of the first N and A, if small."""
+    rows, rounding, files = [], [], {}
     for regime, repetition in _networks(setup):
         artifact = store.get(setup.network(regime, repetition))
         for epoch, values in enumerate(zip(*artifact.arrays.values(), strict=True), 1):
             label = {"regime": regime, "repetition": repetition, "epoch": epoch}
             rows.append(label | dict(zip(artifact.arrays, values, strict=True)))
-        if repetition == 0 and regime in "NA" and sum(w.numel() for w in artifact.weights.values()) < SMALL:
+        if "rounding" in artifact.facts:
+            rounding.append({"regime": regime, "repetition": repetition} | artifact.facts["rounding"])
+        if repetition == 0 and regime in "NA" and sum(w.nbytes for w in artifact.weights.values()) < SMALL:
             files[f"network_{regime}.safetensors"] = save_weights(artifact.weights)
+    if rounding:
+        files["rounding.csv"] = csv(rounding)
     return files | {"training.csv": csv(rows)}
 
 

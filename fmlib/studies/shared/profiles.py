@@ -49,6 +49,7 @@ class Profile:
     n_image_masks: int  # validation images considered for image masks, equally many per class; 0 means all
     chunk_size: int  # of these images are fitted in one task
     minimal_mask: MinimalMaskSpec = field(default_factory=MinimalMaskSpec)  # in place of `image_mask`, for comparison
+    update_rank: int = 0  # of what training adds to large linear layers, as networks keep it (see `compact`); 0: all
     regimes: tuple[str, ...] = ("N", "A", "S", "T", "R")
     second_networks: tuple[tuple[str, int], ...] = (("N", 0), ("A", 0))  # regime and repetition, of `second_network`
     repetitions: int = 2  # networks and dataset masks per regime, with seeds seed, seed + 1, ...
@@ -182,6 +183,7 @@ PROFILES = {
             second_networks=(("N", 0), ("A", 0), ("S", 0), ("N", 1)),
             n_image_masks=0,
             chunk_size=500,
+            update_rank=512,
         ),
     )
 }

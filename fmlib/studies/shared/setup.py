@@ -24,6 +24,7 @@ from fmlib.core.spectra import apply_mask
 from fmlib.core.synthetic import make_synthetic
 from fmlib.core.training import train
 from fmlib.pipeline.store import Artifact, Task
+from fmlib.studies.shared.compact import compressed, difference, expanded
 from fmlib.studies.shared.profiles import PROFILES, Profile
 
 
@@ -151,7 +152,7 @@ class Setup:
     def open_network(self, artifact: Artifact) -> nn.Module:
         """The stored network, on the device, in eval mode, its batch norm folded where it follows a convolution."""
         model = build(self.profile.network, 0)
-        model.load_state_dict(artifact.weights)
+        model.load_state_dict(expanded(artifact.weights, self.profile.network))
         return _fold_batch_norm(model).to(self.device)
 
     def filtered(self, mask: Artifact) -> Callable[[Tensor], Tensor]:
@@ -162,11 +163,14 @@ class Setup:
     def network(self, regime: str, repetition: int = 0) -> Task:
         """A trained network: its weights, and one array per column of the training history, (epochs,).
 
+        With `Profile.update_rank`, the weights are those that `compact` stores, and the fact "rounding" tells what that
+        changed on the validation images.
+
         Args:
             regime: as `Profile.training` takes it.
             repetition: added to the seed.
         """
-        spec, seed = self.profile.training(regime), self.seed + repetition
+        spec, seed, rank = self.profile.training(regime), self.seed + repetition, self.profile.update_rank
 
         def compute(inputs: list[Artifact], checkpoint: Any) -> Artifact:
             (dataset,) = inputs
@@ -176,9 +180,15 @@ class Setup:
                 model, data.train, data.validation, spec, seed=seed, checkpoint=checkpoint, progress=self.progress
             )
             arrays = {name: np.array([row[name] for row in history]) for name in history[0]}
-            return Artifact(arrays, weights=model.state_dict())
+            if not rank:
+                return Artifact(arrays, weights=model.state_dict())
+            rounded = Artifact(arrays, weights=compressed(model.state_dict(), self.profile.network, seed, rank))
+            pixels = data.validation.pixels()
+            return replace(rounded, facts={"rounding": difference(model, self.open_network(rounded), pixels)})
 
         described = {"network": spec_dict(self.profile.network), "training": spec_dict(spec), "seed": seed}
+        if rank:
+            described["update_rank"] = rank
         cost = {"A": 1 + spec.attack.steps, "F": 2}.get(spec.regime, 1) + isinstance(spec, JacobianTrainSpec)
         name = f"network {regime} ({self.title}, seed {seed})"
         return Task(
@@ -278,7 +288,7 @@ class Setup:
     @property
     def second(self) -> Setup:
         """The same setup with the profile's second architecture."""
-        return replace(self, profile=replace(self.profile, network=self.profile.second_network))
+        return replace(self, profile=replace(self.profile, network=self.profile.second_network, update_rank=0))
 
     @property
     def minimal(self) -> Setup:

@@ -144,7 +144,7 @@ def test_the_table_of_resnets_compares_each_mask_with_that_of_n():
     assert table.loc["adversarially trained (A)", "L1 share"] == "0.508"
 
 
-def test_two_trainings_of_one_network_are_compared():
+def test_trainings_of_one_network_are_compared():
     class Published(FakeResults):
         def arrays(self, name):
             if name not in self.files:
@@ -155,11 +155,16 @@ def test_two_trainings_of_one_network_are_compared():
     evaluated = {f"{kind}.N": np.array([[True, False, True, True]]) for kind in ("standard", "masked", "attacked")}
     files = {"evaluation": evaluated, "dataset_masks": {"N": present[None]}}
     alone = analysis.trainings_table(Published(**files))
-    assert list(alone.index) == ["this training"]
-    assert alone.loc["this training", ["accuracy (%)", "r"]].tolist() == ["75.0", "n/a"]
-    correct = {f"{kind}.N": np.array([True, False]) for kind in ("standard", "masked", "attacked")}
-    both = analysis.trainings_table(Published(**files, earlier_training=correct | {"mask.N": earlier}))
-    row = both.loc["an earlier one"]
-    assert row["mask applied (%)"] == "50.0"
-    assert row["L1 share"] == f"{earlier.mean():.3f}"
-    assert float(row["r"]) == pytest.approx(np.corrcoef(present.ravel(), earlier.ravel())[0, 1], abs=0.01)
+    assert alone.loc["training 1", ["accuracy (%)", "r"]].tolist() == ["75.0", "n/a"]
+    correct = {f"{kind}.N": np.array([[True, False], [True, True]]) for kind in ("standard", "masked", "attacked")}
+    masks = np.stack([earlier, symmetric_mask(2, 16)])
+    table = analysis.trainings_table(Published(**files, earlier_trainings=correct | {"mask.N": masks}))
+    assert list(table.index) == ["training 1", "training 2", "training 3"]
+    assert table["mask applied (%)"].tolist() == ["50.0", "100.0", "75.0"]
+    assert table.loc["training 1", "L1 share"] == f"{earlier.mean():.3f}"
+    assert float(table.loc["training 1", "r"]) == pytest.approx(correlation(present, earlier), abs=0.01)
+    assert table.loc["training 3", "r"] == "n/a"
+
+
+def correlation(plane, other):
+    return np.corrcoef(plane.ravel(), other.ravel())[0, 1]
