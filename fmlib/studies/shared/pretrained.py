@@ -16,7 +16,8 @@ from torch import Tensor
 from fmlib.core.config import ImageSpec
 from fmlib.core.errors import FmlibError
 from fmlib.core.models import Normalized, build
-from fmlib.pipeline.results import PUBLISHED, Results
+from fmlib.pipeline.results import PUBLISHED, Results, checkout
+from fmlib.studies.shared.compact import expanded
 from fmlib.studies.shared.profiles import PROFILES, Profile
 from fmlib.studies.shared.setup import validation_images
 from fmlib.studies.shared.tasks import by_turns
@@ -49,14 +50,25 @@ def photographs(count: int, size: int, root: Path | None) -> Tensor:
 def network_from(results: Results, file: str, settings: Profile) -> Normalized:
     """A network of published results in eval mode: its weights from `file`, its architecture from `settings`."""
     model = build(settings.network, 0)
-    model.load_state_dict(load_weights(results.content(file)))
+    model.load_state_dict(expanded(load_weights(results.content(file)), settings.network))
     return model.eval()
 
 
-def published_network(regime: str) -> Normalized:
-    """The network N or A that is published at profile laptop, in eval mode."""
-    results = Results.open(PUBLISHED / "laptop")
-    return network_from(results, f"network_{regime}.safetensors", PROFILES["laptop"])
+def published_network(regime: str, profile: str = "laptop") -> Normalized:
+    """The network N or A that is published at a profile, in eval mode."""
+    return network_from(Results.open(PUBLISHED / profile), f"network_{regime}.safetensors", PROFILES[profile])
+
+
+def vgg11_imagenette() -> Normalized:
+    """The paper's network, by standard training: pixels (B, 1, 128, 128) in [0, 1] -> logits (B, 5).
+
+    The classes are five of Imagenette, as the chapter on the paper's own scale tells. Its file is in a checkout only.
+
+    Raises:
+        FmlibError: this is not a checkout.
+    """
+    checkout()
+    return published_network("N", "paper")
 
 
 def _package(name: str) -> ModuleType:
