@@ -242,9 +242,17 @@ class Store:
         return locked(self._beside(task, ".lock"), lambda: self.note(line))
 
     def _compute(self, task: Task, inputs: list[Artifact]) -> Artifact:
-        """Compute and write an artifact, whose lock this process holds."""
+        """Compute and write an artifact, whose lock this process holds.
+
+        Denormal numbers count as zero: what Adam remembers of a weight whose gradient stays zero becomes denormal, and
+        its step then takes ten times as long.
+        """
         self.announce(task)
-        artifact = task.compute(inputs, self._checkpoint(task))
+        torch.set_flush_denormal(True)
+        try:
+            artifact = task.compute(inputs, self._checkpoint(task))
+        finally:
+            torch.set_flush_denormal(False)
         self._write(task, artifact)
         self._clear(task)
         return artifact

@@ -120,6 +120,17 @@ def test_get_computes_once_and_then_reads(store):
     assert first.arrays["ones"].tolist() == second.arrays["ones"].tolist() == [1, 1, 1]
 
 
+def test_denormal_numbers_are_zero_while_a_task_computes(store):
+    def halved():
+        return float(torch.tensor([2.0**-126]) * 0.5)
+
+    seen = []
+    store.get(task(compute=lambda inputs, checkpoint: seen.append(halved()) or compute_ones(inputs, checkpoint)))
+    supported = torch.set_flush_denormal(False)
+    assert seen == [0.0 if supported else halved()]
+    assert halved() == 2.0**-127
+
+
 def test_inputs_are_computed_first_and_handed_over_in_order(store):
     inputs = [task({"n": n}, compute=Counting(Artifact({"n": np.array(n)}))) for n in (1, 2)]
     compute = Counting()
