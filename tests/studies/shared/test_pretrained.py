@@ -67,3 +67,18 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(FmlibError, match=r"efficientnet_lite_pytorch.*fmlib\[pretrained\]"):
         pretrained.efficientnet_lite0()
+
+
+def test_the_papers_network_is_opened_from_its_products():
+    network = pretrained.vgg11_imagenette()
+    assert not network.training
+    with torch.no_grad():
+        logits = network(torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0)))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_the_papers_network_needs_a_checkout(monkeypatch):
+    monkeypatch.setattr("fmlib.pipeline.results.PUBLISHED", pretrained.PUBLISHED.with_name("published"))
+    with pytest.raises(FmlibError, match="needs a checkout"):
+        pretrained.vgg11_imagenette()
