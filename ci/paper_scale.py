@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fmlib.core.device import pick_device
-from fmlib.core.errors import FmlibError
+from fmlib.core.errors import FmlibError, require
 from fmlib.pipeline import experiment
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
@@ -87,6 +87,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="of computing; publishing takes a minute more")
     words = parser.parse_args()
     try:
+        require(0 < words.minutes < 1e6, f"--minutes must be positive, not {words.minutes:g}")
         device = pick_device(words.device)
         setup = Setup(profile(words.profile), 0, device, words.data_root, progress=False)
         store = Store(words.store, device, say=lambda line: print(line, flush=True))

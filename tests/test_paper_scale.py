@@ -51,7 +51,10 @@ def test_the_clock_interrupts():
         signal.pause()
 
 
-def test_the_command_says_in_one_line_what_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["paper_scale.py", "--profile", "huge", "--device", "cpu"])
+@pytest.mark.parametrize("words", ["--profile huge", "--minutes -1", "--minutes nan", "--device tpu"])
+def test_the_command_says_in_one_line_what_is_wrong(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["paper_scale.py", *words.split()])
     assert paper_scale.main() == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert words.split()[1] in error
+    assert error.count("\n") == 1
