@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
 from fmlib.studies.dataset_masks.experiment import restore_networks
+from fmlib.studies.shared import compact
 from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup
 
@@ -111,6 +114,23 @@ def test_published_networks_are_restored_instead_of_trained(published, setup, st
     assert setup.network("S").key not in {path.name for path in (tmp_path / "network").iterdir()}
     other = Setup(small(epochs=3), 0, CPU, progress=False)
     assert restore_networks(other, fresh, published) == []  # other networks
+
+
+def test_networks_kept_as_products_are_published_and_restored(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(compact, "LARGE", 100)
+    products = Setup(replace(small(), update_rank=3).only(["N"]), 0, CPU, progress=False)
+    assert products.network("N").key != Setup(small(), 0, CPU).network("N").key
+    assert products.second.network("N").key == Setup(small(), 0, CPU).second.network("N").key
+    registry.run(registry.experiments(["networks"]), products, store, workers=1)
+    results = publish(registry.experiments(["networks"]), products, store, tmp_path / "quick", [])
+    fresh = Store(tmp_path / "store", CPU)
+    assert restore_networks(products, fresh, results) == [products.network("N").name]
+    ours, theirs = fresh.get(products.network("N")), store.get(products.network("N"))
+    assert "initial_seed" in ours.weights
+    assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
+    assert ours.facts["rounding"] == pytest.approx(theirs.facts["rounding"], rel=1e-5)
+    assert theirs.facts["rounding"]["images"] == 100
+    assert fresh.weights_checksum(products.network("N")) == store.weights_checksum(products.network("N"))
 
 
 @pytest.mark.slow
