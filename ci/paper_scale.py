@@ -80,6 +80,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="paper")
+    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind")
     parser.add_argument("--data-root", type=Path, help="folder that holds imagenette2-160/")
     parser.add_argument("--store", type=Path, default=Path(".fmlib"), help="folder of computed artifacts")
     parser.add_argument("--results", type=Path, default=Path("_build/results"), help="folder of what is published")
@@ -88,8 +89,10 @@ def main() -> int:
     words = parser.parse_args()
     try:
         require(0 < words.minutes < 1e6, f"--minutes must be positive, not {words.minutes:g}")
+        require(words.seeds >= 1, f"--seeds must be at least 1, not {words.seeds}")
         device = pick_device(words.device)
-        setup = Setup(profile(words.profile), 0, device, words.data_root, progress=False)
+        chosen = replace(profile(words.profile), repetitions=words.seeds)
+        setup = Setup(chosen, 0, device, words.data_root, progress=False)
         store = Store(words.store, device, say=lambda line: print(line, flush=True))
         complete = turn(setup, store, words.results / setup.profile.name, words.minutes)
     except FmlibError as error:

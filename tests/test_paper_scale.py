@@ -51,7 +51,7 @@ def test_the_clock_interrupts():
         signal.pause()
 
 
-@pytest.mark.parametrize("words", ["--profile huge", "--minutes -1", "--minutes nan", "--device tpu"])
+@pytest.mark.parametrize("words", ["--profile huge", "--minutes -1", "--minutes nan", "--seeds 0", "--device tpu"])
 def test_the_command_says_in_one_line_what_is_wrong(words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paper_scale.py", *words.split()])
     assert paper_scale.main() == 1
