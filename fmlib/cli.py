@@ -209,7 +209,10 @@ def run(
     workers: Workers = None,
     published_networks: Annotated[
         bool,
-        typer.Option("--published-networks", help="Use the published networks of this profile; do not train them."),
+        typer.Option(
+            "--published-networks",
+            help="Use the published networks of this profile, their masks and accuracies; do not compute them again.",
+        ),
     ] = False,
     bfloat16: Annotated[
         bool,
@@ -226,13 +229,13 @@ def run(
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
-    from fmlib.studies.dataset_masks.experiment import restore_networks
+    from fmlib.studies.dataset_masks.experiment import restore
 
     chosen = _chosen(experiments, setup, networks)
     place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
     if published_networks:
-        for name in restore_networks(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
+        for name in restore(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
             print(f"published: {name}")
     _compute(chosen, setup, artifacts, workers, place)
 

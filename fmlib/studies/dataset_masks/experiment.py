@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,36 +26,65 @@ from fmlib.studies.shared.setup import Setup
 SMALL = 40_000_000
 
 
-def restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
-    """Store the published networks that `store` lacks, so that they are not trained again.
+def restore(setup: Setup, store: Store, results: Results) -> list[str]:
+    """Store the published networks that `store` lacks, with their dataset masks and accuracies, to compute none again.
 
     A network is restored if its weights are published and its key, which covers all that it depends on, is the same.
+    Masks and accuracies are restored for networks in the store. Histories come back with six significant digits.
 
     Args:
         results: published with the setup's profile.
 
     Returns:
-        The names of the restored networks' tasks.
+        The names of the restored tasks.
     """
-    names = []
-    for regime in setup.profile.regimes:
-        task, file = setup.network(regime), f"network_{regime}.safetensors"
-        if (
-            file not in results.manifest["files"]
-            or task.key not in results.manifest["experiments"]["networks"]["tasks"]
-        ):
-            continue
-        if not store.has(task):
-            history = results.table("training").query("regime == @regime and repetition == 0")
-            columns = history.drop(columns=["regime", "repetition", "epoch"])
-            arrays = {str(name): values.to_numpy() for name, values in columns.items()}
-            facts = {}
-            if setup.profile.update_rank:
-                rounding = results.table("rounding").query("regime == @regime and repetition == 0")
-                facts["rounding"] = rounding.drop(columns=["regime", "repetition"]).iloc[0].to_dict()
-            store.put(task, Artifact(arrays, load_weights(results.content(file)), facts))
-            names.append(task.name)
-    return names
+    restored = []
+
+    def put(experiment: str, task: Task, read: Callable[[], Artifact | None]) -> None:
+        record = results.manifest["experiments"].get(experiment, {"tasks": []})
+        if task.key in record["tasks"] and not store.has(task) and (artifact := read()):
+            store.put(task, artifact)
+            restored.append(task.name)
+
+    for network in _networks(setup):
+        put("networks", setup.network(*network), partial(_published_network, results, *network))
+        if store.has(setup.network(*network)):
+            put("dataset-masks", setup.evaluation(*network), partial(_published_accuracy, results, *network))
+    for fit in _fits(setup):
+        if store.has(setup.network(*fit[:2])):
+            put("dataset-masks", setup.mask(*fit), partial(_published_mask, results, *fit))
+    return restored
+
+
+def _published_network(results: Results, regime: str, repetition: int) -> Artifact | None:
+    """The artifact of `Setup.network`, if its weights are published."""
+    file, query = f"network_{regime}.safetensors", "regime == @regime and repetition == @repetition"
+    if repetition or file not in results.manifest["files"]:
+        return None
+    history = results.table("training").query(query).drop(columns=["regime", "repetition", "epoch"])
+    facts = {}
+    if "rounding.csv" in results.manifest["files"]:
+        rounding = results.table("rounding").query(query).drop(columns=["regime", "repetition"])
+        facts["rounding"] = rounding.iloc[0].to_dict()
+    arrays = {str(name): values.to_numpy() for name, values in history.items()}
+    return Artifact(arrays, load_weights(results.content(file)), facts)
+
+
+def _published_mask(results: Results, regime: str, repetition: int, variant: str) -> Artifact:
+    """The artifact of `Setup.mask`; its facts are the whole row of `masks.csv`."""
+    label, planes = ["regime", "repetition", "variant"], results.arrays("dataset_masks")
+    query = "regime == @regime and repetition == @repetition and variant == @variant"
+    plane = planes[regime][repetition] if variant == "plain" else planes[f"{regime}.{variant}"]
+    history = results.table("mask_history").query(query).drop(columns=[*label, "epoch"])
+    (facts,) = results.table("masks").query(query).drop(columns=label).to_dict("records")
+    arrays = {str(name): values.to_numpy() for name, values in history.items()}
+    return Artifact(arrays | {"half": plane[:, : plane.shape[-1] // 2 + 1]}, facts=facts)
+
+
+def _published_accuracy(results: Results, regime: str, repetition: int) -> Artifact:
+    """The artifact of `Setup.evaluation`."""
+    correct = results.arrays("evaluation")
+    return Artifact({name: correct[f"{name}.{regime}"][repetition] for name in ("standard", "masked", "attacked")})
 
 
 def _networks(setup: Setup) -> list[tuple[str, int]]:
@@ -61,12 +92,18 @@ def _networks(setup: Setup) -> list[tuple[str, int]]:
     return [(regime, repetition) for repetition in range(setup.profile.repetitions) for regime in setup.profile.regimes]
 
 
+def _fits(setup: Setup) -> list[tuple[str, int, str]]:
+    """Regime, repetition and variant of every dataset mask."""
+    fits = [(regime, repetition, "plain") for regime, repetition in _networks(setup)]
+    return fits + [("N", 0, variant) for variant in setup.profile.variants]
+
+
 def _network_tasks(setup: Setup) -> list[Task]:
     return [setup.network(regime, repetition) for regime, repetition in _networks(setup)]
 
 
 def _network_files(setup: Setup, store: Store) -> dict[str, bytes]:
-    """The training history of every network, and how it was rounded; the weights of the first N and A, if small."""
+    """The training history of every network, how it was rounded, and the weights of the first of a regime, if small."""
     rows, rounding, files = [], [], {}
     for regime, repetition in _networks(setup):
         artifact = store.get(setup.network(regime, repetition))
@@ -75,7 +112,7 @@ def _network_files(setup: Setup, store: Store) -> dict[str, bytes]:
             rows.append(label | dict(zip(artifact.arrays, values, strict=True)))
         if "rounding" in artifact.facts:
             rounding.append({"regime": regime, "repetition": repetition} | artifact.facts["rounding"])
-        if repetition == 0 and regime in "NA" and sum(w.nbytes for w in artifact.weights.values()) < SMALL:
+        if repetition == 0 and sum(w.nbytes for w in artifact.weights.values()) < SMALL:
             files[f"network_{regime}.safetensors"] = save_weights(artifact.weights)
     if rounding:
         files["rounding.csv"] = csv(rounding)
@@ -83,19 +120,13 @@ def _network_files(setup: Setup, store: Store) -> dict[str, bytes]:
 
 
 def _mask_tasks(setup: Setup) -> list[Task]:
-    tasks = [
-        task
-        for regime, repetition in _networks(setup)
-        for task in (setup.mask(regime, repetition), setup.evaluation(regime, repetition))
-    ]
-    tasks += [setup.mask("N", variant=variant) for variant in setup.profile.variants]
+    tasks = [setup.mask(*fit) for fit in _fits(setup)] + [setup.evaluation(*network) for network in _networks(setup)]
     return tasks + [setup.held_out()] * ("half" in setup.profile.variants)
 
 
 def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
     rows, history, masks = [], [], {}
-    fits = [(regime, repetition, "plain") for regime, repetition in _networks(setup)]
-    for regime, repetition, variant in fits + [("N", 0, variant) for variant in setup.profile.variants]:
+    for regime, repetition, variant in _fits(setup):
         artifact = store.get(setup.mask(regime, repetition, variant))
         plane = full_plane(torch.from_numpy(artifact.arrays["half"]), setup.profile.data.size)
         masks[regime, repetition, variant] = plane

@@ -15,7 +15,7 @@ from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
-from fmlib.studies.dataset_masks.experiment import restore_networks
+from fmlib.studies.dataset_masks.experiment import restore
 from fmlib.studies.shared import compact
 from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup
@@ -49,9 +49,9 @@ def test_training_history_has_every_epoch_of_every_network(published, setup, sto
     np.testing.assert_allclose(rows["validation_loss"], history["validation_loss"], rtol=1e-5)
 
 
-def test_published_weights_are_those_of_the_first_n_and_a(published, setup, store):
+def test_published_weights_are_those_of_the_first_network_of_each_regime(published, setup, store):
     names = {name for name in published.manifest["files"] if name.startswith("network_")}
-    assert names == {"network_N.safetensors", "network_A.safetensors"}
+    assert names == {f"network_{regime}.safetensors" for regime in setup.profile.regimes}
     weights = load_weights(published.content("network_A.safetensors"))
     assert all(torch.equal(weights[name], value) for name, value in store.get(setup.network("A")).weights.items())
 
@@ -102,18 +102,38 @@ def test_second_architecture_is_published_by_network(published, setup, store):
     np.testing.assert_array_equal(arrays["masked.A"], store.get(setup.second.evaluation("A")).arrays["masked"])
 
 
-def test_published_networks_are_restored_instead_of_trained(published, setup, store, tmp_path):
-    fresh = Store(tmp_path, CPU)
-    assert restore_networks(setup, fresh, published) == [setup.network(regime).name for regime in "NA"]
-    for regime in "NA":
-        ours, theirs = fresh.get(setup.network(regime)), store.get(setup.network(regime))
+def test_what_is_published_is_restored_instead_of_computed(published, setup, store, tmp_path):
+    (masks,) = registry.experiments(["dataset-masks"])
+    fresh, first = Store(tmp_path / "store", CPU), [setup.network(regime) for regime in setup.profile.regimes]
+    restored = restore(setup, fresh, published)
+    of_first = [task for task in masks.tasks(setup) if {one.key for one in task.inputs} & {one.key for one in first}]
+    fitted = [task.name for task in of_first if task.kind in ("mask", "evaluation")]
+    assert sorted(restored) == sorted([task.name for task in first] + fitted)
+    for task in first:
+        ours, theirs = fresh.get(task), store.get(task)
         assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
         assert list(ours.arrays) == list(theirs.arrays)
         np.testing.assert_allclose(ours.arrays["validation_loss"], theirs.arrays["validation_loss"], rtol=1e-5)
-    assert restore_networks(setup, fresh, published) == []
-    assert setup.network("S").key not in {path.name for path in (tmp_path / "network").iterdir()}
+    for name, values in store.get(setup.evaluation("A")).arrays.items():
+        np.testing.assert_array_equal(fresh.get(setup.evaluation("A")).arrays[name], values)
+    for variant in ("plain", "half"):
+        ours, theirs = (each.get(setup.mask("N", variant=variant)) for each in (fresh, store))
+        np.testing.assert_array_equal(ours.arrays["half"], theirs.arrays["half"])
+        assert ours.facts.items() >= theirs.facts.items()
+    assert restore(setup, fresh, published) == []
     other = Setup(small(epochs=3), 0, CPU, progress=False)
-    assert restore_networks(other, fresh, published) == []  # other networks
+    assert restore(other, fresh, published) == []  # other networks
+
+
+def test_what_was_restored_is_published_unchanged(published, setup, store, tmp_path):
+    chosen = registry.experiments(["dataset-masks"])
+    fresh = Store(tmp_path / "store", CPU)
+    for task in (setup.dataset, setup.held_out(), *(setup.network(regime, 1) for regime in setup.profile.regimes)):
+        fresh.put(task, store.get(task))
+    assert setup.mask("R", 1).name in restore(setup, fresh, published)
+    again = publish(chosen, setup, fresh, tmp_path / "quick", [])
+    for file in again.manifest["experiments"]["dataset-masks"]["files"]:
+        assert again.content(file) == published.content(file), file
 
 
 def test_networks_kept_as_products_are_published_and_restored(store, tmp_path, monkeypatch):
@@ -124,7 +144,7 @@ def test_networks_kept_as_products_are_published_and_restored(store, tmp_path, m
     registry.run(registry.experiments(["networks"]), products, store, workers=1)
     results = publish(registry.experiments(["networks"]), products, store, tmp_path / "quick", [])
     fresh = Store(tmp_path / "store", CPU)
-    assert restore_networks(products, fresh, results) == [products.network("N").name]
+    assert restore(products, fresh, results) == [products.network("N").name]
     ours, theirs = fresh.get(products.network("N")), store.get(products.network("N"))
     assert "initial_seed" in ours.weights
     assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
