@@ -207,13 +207,14 @@ def run(
     networks: Networks = None,
     image_masks: ImageMasks = 0,
     workers: Workers = None,
-    published_networks: Annotated[
-        bool,
+    published: Annotated[
+        str | None,
         typer.Option(
-            "--published-networks",
-            help="Use the published networks of this profile, their masks and accuracies; do not compute them again.",
+            metavar="NAME,...",
+            help="Experiments whose published results are used, where they have the same keys, and not computed again: "
+            "networks, dataset-masks, image-masks, minimal-image-masks.",
         ),
-    ] = False,
+    ] = None,
     bfloat16: Annotated[
         bool,
         typer.Option(
@@ -229,13 +230,14 @@ def run(
     setup, artifacts = _open(profile, seed, data_root, store, device, quiet, networks, image_masks, bfloat16)
     from fmlib.pipeline.launchers.ray import cluster
     from fmlib.pipeline.results import PUBLISHED, Results
-    from fmlib.studies.dataset_masks.experiment import restore
+    from fmlib.studies import registry
 
     chosen = _chosen(experiments, setup, networks)
     place = cluster(launcher, cpus_per_task, gpus_per_task, device)
     artifacts.require_writable()
-    if published_networks:
-        for name in restore(setup, artifacts, Results.open(PUBLISHED / setup.profile.name)):
+    if published is not None:
+        results = Results.open(PUBLISHED / setup.profile.name)
+        for name in registry.restore(published.split(","), setup, artifacts, results):
             print(f"published: {name}")
     _compute(chosen, setup, artifacts, workers, place)
 

@@ -410,6 +410,13 @@ def test_impossible_networks_and_image_masks(fmlib, tmp_path, command, options, 
     assert not (tmp_path / "store").exists()
 
 
+def test_published_results_that_cannot_be_used(fmlib):
+    refused(fmlib("run", "networks", "--published", "networks"), "no results", "quick")
+    for names in ("tables", "networks,", ""):
+        result = fmlib("run", "networks", "--profile", "laptop", "--published", names)
+        refused(result, repr(names.split(",")[-1]), "choose from networks, dataset-masks")
+
+
 def test_status_of_one_network_lists_what_needs_no_other(fmlib):
     code, lines, _ = fmlib("status", "--networks", "N")
     assert code == 0

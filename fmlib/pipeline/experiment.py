@@ -21,7 +21,7 @@ from fmlib.pipeline.claims import Claim
 from fmlib.pipeline.disk.files import cannot_write, write_bytes
 from fmlib.pipeline.disk.locks import locked
 from fmlib.pipeline.results import Results, manifest_text
-from fmlib.pipeline.store import Store, Task, with_inputs
+from fmlib.pipeline.store import Artifact, Store, Task, with_inputs
 
 
 class Setting(Protocol):
@@ -51,6 +51,8 @@ class Experiment:
         export: setup and store -> name and content of each published file.
         images: setup -> number of images, where there is one.
         precision: of its networks, where it does not depend on the device.
+        restore: setup, store and published results -> the names of the tasks whose artifacts it read from the results
+            and put into the store, so that they are not computed again.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Experiment:
     export: Callable[[Any, Store], dict[str, bytes]]
     images: Callable[[Any], int] | None = None
     precision: str = ""
+    restore: Callable[[Any, Store, Results], list[str]] | None = None
 
     def tree(self, setup: Any) -> list[Task]:
         """The experiment's tasks and all their inputs, inputs first, each once."""
@@ -93,6 +96,25 @@ def publish(
         finally:
             shutil.rmtree(place, ignore_errors=True)
     return Results.open(folder)
+
+
+def put_published(
+    store: Store, record: str, results: Results, task: Task, read: Callable[[], Artifact | None]
+) -> list[str]:
+    """Put what `read` makes of published files into the store, if it lacks the task.
+
+    Args:
+        record: the experiment whose record must name the task's key, which covers all that it depends on.
+        read: returns None if the files do not hold the whole artifact.
+
+    Returns:
+        The task's name if it was put into the store, else nothing.
+    """
+    published = results.manifest["experiments"].get(record, {"tasks": []})["tasks"]
+    if task.key not in published or store.has(task) or (artifact := read()) is None:
+        return []
+    store.put(task, artifact)
+    return [task.name]
 
 
 def _recover(folder: Path, place: Path) -> None:

@@ -111,6 +111,27 @@ def published() -> list[Results]:
     return [Results.open(folder) for folder in folders if folder.name not in ("bench", "freqbench")]
 
 
+def restore(names: Sequence[str], setup: Setup, store: Store, results: Results) -> list[str]:
+    """Put published artifacts that `store` lacks into it, so that they are not computed again.
+
+    An artifact is restored if its key, which covers all that it depends on, is the published one.
+
+    Args:
+        names: of experiments that have `Experiment.restore`.
+        results: published with the setup's profile.
+
+    Returns:
+        The names of the restored tasks.
+
+    Raises:
+        FmlibError: there is no such experiment of this name.
+    """
+    known = [one.name for one in experiments() if one.restore]
+    for name in names:
+        require(name in known, f"cannot use published results of {name!r}: choose from {', '.join(known)}")
+    return [task for one in experiments(names) if one.restore for task in one.restore(setup, store, results)]
+
+
 def run(
     chosen: Sequence[Experiment],
     setup: Setup,

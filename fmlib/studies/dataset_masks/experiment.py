@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from fmlib.core.config import SyntheticSpec
 from fmlib.core.data import sample_image
 from fmlib.core.spectra import apply_mask, correlation, full_plane, half_plane, l1_share, low_share, mean_radius
 from fmlib.core.synthetic import synthetic_tones, tone_mask
-from fmlib.pipeline.experiment import Experiment
+from fmlib.pipeline.experiment import Experiment, put_published
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies.shared.setup import Setup
@@ -26,34 +25,28 @@ from fmlib.studies.shared.setup import Setup
 SMALL = 40_000_000
 
 
-def restore(setup: Setup, store: Store, results: Results) -> list[str]:
-    """Store the published networks that `store` lacks, with their dataset masks and accuracies, to compute none again.
+def _restore_networks(setup: Setup, store: Store, results: Results) -> list[str]:
+    """The published networks that have weights there. Histories come back with six significant digits."""
+    return [
+        name
+        for network in _networks(setup)
+        for name in put_published(
+            store, "networks", results, setup.network(*network), partial(_published_network, results, *network)
+        )
+    ]
 
-    A network is restored if its weights are published and its key, which covers all that it depends on, is the same.
-    Masks and accuracies are restored for networks in the store. Histories come back with six significant digits.
 
-    Args:
-        results: published with the setup's profile.
-
-    Returns:
-        The names of the restored tasks.
-    """
-    restored = []
-
-    def put(experiment: str, task: Task, read: Callable[[], Artifact | None]) -> None:
-        record = results.manifest["experiments"].get(experiment, {"tasks": []})
-        if task.key in record["tasks"] and not store.has(task) and (artifact := read()):
-            store.put(task, artifact)
-            restored.append(task.name)
-
-    for network in _networks(setup):
-        put("networks", setup.network(*network), partial(_published_network, results, *network))
-        if store.has(setup.network(*network)):
-            put("dataset-masks", setup.evaluation(*network), partial(_published_accuracy, results, *network))
+def _restore_masks(setup: Setup, store: Store, results: Results) -> list[str]:
+    """The published dataset masks and accuracies of the networks that are in the store."""
+    put = partial(put_published, store, "dataset-masks", results)
+    names = []
     for fit in _fits(setup):
         if store.has(setup.network(*fit[:2])):
-            put("dataset-masks", setup.mask(*fit), partial(_published_mask, results, *fit))
-    return restored
+            names += put(setup.mask(*fit), partial(_published_mask, results, *fit))
+    for network in _networks(setup):
+        if store.has(setup.network(*network)):
+            names += put(setup.evaluation(*network), partial(_published_accuracy, results, *network))
+    return names
 
 
 def _published_network(results: Results, regime: str, repetition: int) -> Artifact | None:
@@ -290,6 +283,7 @@ EXPERIMENTS = (
         _network_tasks,
         _network_files,
         images=lambda setup: setup.counts["train"],
+        restore=_restore_networks,
     ),
     Experiment(
         "dataset-masks",
@@ -297,6 +291,7 @@ EXPERIMENTS = (
         _mask_tasks,
         _mask_files,
         images=_validation_images,
+        restore=_restore_masks,
     ),
     Experiment(
         "architectures",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,21 +11,27 @@ import torch
 from torch import Tensor
 
 from fmlib.core import controls
+from fmlib.core.config import MinimalMaskSpec
 from fmlib.core.device import generator
 from fmlib.core.evaluation import predictions
 from fmlib.core.spectra import apply_mask, complement, correlation, full_plane, low_share
-from fmlib.pipeline.experiment import Experiment
+from fmlib.pipeline.experiment import Experiment, put_published
+from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Artifact, Store, Task, arrays_to_bytes, csv
 from fmlib.studies.shared.setup import Setup
 from fmlib.studies.shared.tasks import (
     all_masks,
+    candidates,
+    chunks,
     class_masks,
     eligible,
+    image_masks,
     join_chunks,
     kinds,
     open_masks,
     pairs,
     second_seed_masks,
+    window,
     with_minimal_masks,
 )
 
@@ -60,7 +68,7 @@ def _mask_files(setup: Setup, store: Store) -> dict[str, bytes]:
     masks = {kind: join_chunks([store.get(task) for task in all_masks(setup, kind)]) for kind in kinds(setup)}
     second_seed = [store.get(task) for task in second_seed_masks(setup)]
     labels, image = store.get(setup.dataset).arrays["validation_labels"], masks["N.x"]["image"]
-    planes = {kind: _half_precision(arrays["half"]) for kind, arrays in masks.items()}
+    planes = {kind: arrays["half"] for kind, arrays in masks.items()}
     files = {
         "image_masks.npz": arrays_to_bytes(planes | {"image": image, "label": labels[image]}),
         "image_masks.csv": csv([row for kind, arrays in masks.items() for row in _mask_rows(kind, arrays)]),
@@ -86,10 +94,35 @@ def _image_files(setup: Setup, store: Store) -> dict[str, bytes]:
     }
 
 
-def _half_precision(half: np.ndarray) -> np.ndarray:
-    """Masks as float16; non-zero entries stay non-zero."""
-    smallest = np.float16(6e-8)  # the smallest float16 above zero
-    return np.where(half > 0, np.maximum(half.astype(np.float16), smallest), np.float16(0))
+def _restore_masks(setup: Setup, store: Store, results: Results) -> list[str]:
+    """The published masks of the solver of the setup's profile, in chunks; not those of a second seed's network."""
+    minimal = isinstance(setup.profile.image_mask, MinimalMaskSpec)
+    record, prefix = ("minimal-image-masks", "minimal_") if minimal else ("image-masks", "")
+    published = results.manifest["experiments"].get(record, {"tasks": []})["tasks"]
+    if not any(task.key in published for kind in kinds(setup) for task in all_masks(setup, kind)):
+        return []
+    store.try_compute(setup.dataset)
+    considered = candidates(setup, store.get(setup.dataset).arrays["validation_labels"])
+    names = []
+    for kind, chunk in itertools.product(kinds(setup), chunks(setup)):
+        first, last = window(setup, chunk)
+        read = partial(_published_masks, results, prefix, kind, considered[first:last])
+        names += put_published(store, record, results, image_masks(setup, kind, chunk), read)
+    return names
+
+
+def _published_masks(results: Results, prefix: str, kind: str, considered: np.ndarray) -> Artifact | None:
+    """The artifact of `image_masks` for these images, unless its masks were published in half precision."""
+    masks = results.arrays(f"{prefix}image_masks")
+    if masks[kind].dtype != np.float32:
+        return None
+    chosen = np.isin(masks["image"], considered)
+    rows = results.table(f"{prefix}image_masks").query("kind == @kind")[chosen]
+    arrays = {"image": masks["image"][chosen], "half": masks[kind][chosen]}
+    if chosen.any():
+        columns = ("converged", "steps", "target", "clipped", "invariance", "l1_share", "objective", "kept")
+        arrays |= {name: rows[name].to_numpy() for name in columns}
+    return Artifact(arrays)
 
 
 def _mask_rows(kind: str, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -202,6 +235,7 @@ EXPERIMENTS = (
         _image_files,
         images=lambda setup: setup.profile.n_image_masks or setup.counts["validation"],
         precision="float32",
+        restore=_restore_masks,
     ),
     Experiment("necessity", "a mask's frequencies against matched controls", _necessity_tasks, _necessity_files),
     with_minimal_masks(
@@ -212,6 +246,7 @@ EXPERIMENTS = (
             lambda setup, store: _mask_files(setup, store) | _necessity_files(setup, store),
             images=lambda setup: setup.profile.n_image_masks or setup.counts["validation"],
             precision="float32",
+            restore=_restore_masks,
         )
     ),
 )

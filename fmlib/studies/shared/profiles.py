@@ -182,7 +182,7 @@ PROFILES = {
             second_network=NetworkSpec("resnet18"),
             second_networks=(("N", 0), ("A", 0), ("S", 0), ("N", 1)),
             n_image_masks=0,
-            chunk_size=500,
+            chunk_size=100,
             update_rank=512,
         ),
     )

@@ -20,6 +20,7 @@ from fmlib.core.masks import Masks, clipped_exp_square, learn_masks
 from fmlib.core.minimal_masks import minimal_masks
 from fmlib.core.spectra import apply_mask, l1_share
 from fmlib.pipeline.experiment import Experiment
+from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Artifact, Store, Task
 from fmlib.studies.shared.setup import Setup
 
@@ -120,7 +121,7 @@ def image_masks(setup: Setup, kind: str, chunk: int, repetition: int = 0) -> Tas
             arrays |= _evaluate_masks(setup, model, pixels, targets, learned.half)
         return Artifact({name: torch.as_tensor(value).cpu().numpy() for name, value in arrays.items()})
 
-    first, last = _window(setup, chunk)
+    first, last = window(setup, chunk)
     described = {"mask": spec_dict(spec), "kind": kind, "images": [first, last]}
     method, steps = (
         ("minimal", spec.steps) if isinstance(spec, MinimalMaskSpec) else ("image", min(spec.epochs, TYPICAL_STEPS))
@@ -154,7 +155,7 @@ def fit_image_masks(
     )
 
 
-def _window(setup: Setup, chunk: int) -> list[int]:
+def window(setup: Setup, chunk: int) -> list[int]:
     """The first candidate of a chunk and the one after its last; only the last chunk depends on the profile's limit."""
     size, total = setup.profile.chunk_size, setup.profile.n_image_masks or setup.counts["validation"]
     return [chunk * size, min((chunk + 1) * size, total)]
@@ -258,5 +259,10 @@ def with_minimal_masks(experiment: Experiment) -> Experiment:
         exported = experiment.export(setup.minimal, store)
         return {f"minimal_{name}": content for name, content in exported.items()}
 
+    def restore(setup: Setup, store: Store, results: Results) -> list[str]:
+        assert experiment.restore is not None
+        return experiment.restore(setup.minimal, store, results)
+
     name, about = f"minimal-{experiment.name}", f"{experiment.about}, with minimal masks"
-    return replace(experiment, name=name, about=about, tasks=tasks, export=export)
+    again = restore if experiment.restore else None
+    return replace(experiment, name=name, about=about, tasks=tasks, export=export, restore=again)

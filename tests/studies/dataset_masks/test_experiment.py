@@ -15,10 +15,11 @@ from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
-from fmlib.studies.dataset_masks.experiment import restore
 from fmlib.studies.shared import compact
 from fmlib.studies.shared.profiles import profile
 from fmlib.studies.shared.setup import Setup
+
+NAMES = ["networks", "dataset-masks"]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_second_architecture_is_published_by_network(published, setup, store):
 def test_what_is_published_is_restored_instead_of_computed(published, setup, store, tmp_path):
     (masks,) = registry.experiments(["dataset-masks"])
     fresh, first = Store(tmp_path / "store", CPU), [setup.network(regime) for regime in setup.profile.regimes]
-    restored = restore(setup, fresh, published)
+    restored = registry.restore(NAMES, setup, fresh, published)
     of_first = [task for task in masks.tasks(setup) if {one.key for one in task.inputs} & {one.key for one in first}]
     fitted = [task.name for task in of_first if task.kind in ("mask", "evaluation")]
     assert sorted(restored) == sorted([task.name for task in first] + fitted)
@@ -120,9 +121,9 @@ def test_what_is_published_is_restored_instead_of_computed(published, setup, sto
         ours, theirs = (each.get(setup.mask("N", variant=variant)) for each in (fresh, store))
         np.testing.assert_array_equal(ours.arrays["half"], theirs.arrays["half"])
         assert ours.facts.items() >= theirs.facts.items()
-    assert restore(setup, fresh, published) == []
+    assert registry.restore(NAMES, setup, fresh, published) == []
     other = Setup(small(epochs=3), 0, CPU, progress=False)
-    assert restore(other, fresh, published) == []  # other networks
+    assert registry.restore(NAMES, other, fresh, published) == []  # other networks
 
 
 def test_what_was_restored_is_published_unchanged(published, setup, store, tmp_path):
@@ -130,7 +131,7 @@ def test_what_was_restored_is_published_unchanged(published, setup, store, tmp_p
     fresh = Store(tmp_path / "store", CPU)
     for task in (setup.dataset, setup.held_out(), *(setup.network(regime, 1) for regime in setup.profile.regimes)):
         fresh.put(task, store.get(task))
-    assert setup.mask("R", 1).name in restore(setup, fresh, published)
+    assert setup.mask("R", 1).name in registry.restore(NAMES, setup, fresh, published)
     again = publish(chosen, setup, fresh, tmp_path / "quick", [])
     for file in again.manifest["experiments"]["dataset-masks"]["files"]:
         assert again.content(file) == published.content(file), file
@@ -144,7 +145,7 @@ def test_networks_kept_as_products_are_published_and_restored(store, tmp_path, m
     registry.run(registry.experiments(["networks"]), products, store, workers=1)
     results = publish(registry.experiments(["networks"]), products, store, tmp_path / "quick", [])
     fresh = Store(tmp_path / "store", CPU)
-    assert restore(products, fresh, results) == [products.network("N").name]
+    assert registry.restore(NAMES, products, fresh, results) == [products.network("N").name]
     ours, theirs = fresh.get(products.network("N")), store.get(products.network("N"))
     assert "initial_seed" in ours.weights
     assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())

@@ -11,8 +11,11 @@ import torch
 from conftest import CPU, small
 
 from fmlib.core.device import generator
+from fmlib.core.errors import FmlibError
 from fmlib.core.spectra import correlation, full_plane
 from fmlib.pipeline.experiment import publish
+from fmlib.pipeline.results import Results
+from fmlib.pipeline.store import Store
 from fmlib.studies import registry
 from fmlib.studies.adversarial_tables.experiment import tables
 from fmlib.studies.image_masks.experiment import EXPERIMENTS, FRACTIONS, SETS, SHOWN, necessity, random_control
@@ -45,14 +48,39 @@ def test_all_of_a_masks_frequencies_are_its_binarised_mask(setup, store):
 
 
 def test_published_masks_are_the_learned_ones(published, learned):
-    half = published.arrays("image_masks")["N.x"].astype(np.float32)
-    assert np.abs(half - learned["half"]).max() < 1e-3
-    assert ((half > 0) == (learned["half"] > 0)).all()
+    half = published.arrays("image_masks")["N.x"]
+    np.testing.assert_array_equal(half, learned["half"])
     table = published.table("image_masks")
     assert set(table["kind"]) == set(KINDS)
     full = full_plane(torch.from_numpy(half), 16).numpy()
     shares = table[table["kind"] == "N.x"]["nonzero_share"].to_numpy()
     assert np.allclose(shares, (full > 0).mean((1, 2)), atol=1e-5)
+
+
+def test_published_masks_are_restored_in_chunks(published, setup, store, tmp_path):
+    fresh, names = Store(tmp_path, CPU), ["image-masks", "minimal-image-masks"]
+    tasks = [task for one in (setup, setup.minimal) for kind in KINDS for task in all_masks(one, kind)]
+    assert len(tasks) > 2 * len(KINDS)  # several chunks
+    assert registry.restore(names, setup, fresh, published) == [task.name for task in tasks]
+    for task in tasks:
+        ours, theirs = fresh.get(task).arrays, store.get(task).arrays
+        assert set(ours) == set(theirs)
+        for name, values in theirs.items():
+            exact = name in ("image", "half", "target", "steps", "converged", "kept")
+            np.testing.assert_allclose(ours[name], values, rtol=0 if exact else 1e-5)
+    assert registry.restore(names, setup, fresh, published) == []
+
+
+def test_masks_in_half_precision_are_not_restored(published, setup, tmp_path, monkeypatch):
+    masks = published.arrays("image_masks")
+    halves = {name: values.astype(np.float16) if name in KINDS else values for name, values in masks.items()}
+    monkeypatch.setattr(Results, "arrays", lambda self, name: halves)
+    assert registry.restore(["image-masks"], setup, Store(tmp_path, CPU), published) == []
+
+
+def test_only_what_is_published_whole_can_be_restored(setup, store, published):
+    with pytest.raises(FmlibError, match="cannot use published results of 'tables': choose from networks"):
+        registry.restore(["networks", "tables"], setup, store, published)
 
 
 def test_published_pairs_tell_which_images_have_masks(published, setup, store):
