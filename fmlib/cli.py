@@ -211,8 +211,8 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Experiments whose published results are used, where they have the same keys, and not computed again: "
-            "networks, dataset-masks, image-masks, minimal-image-masks.",
+            help="Experiments whose published results are used, where they belong to the same networks, and not "
+            "computed again: networks, dataset-masks, image-masks, minimal-image-masks.",
         ),
     ] = None,
     bfloat16: Annotated[

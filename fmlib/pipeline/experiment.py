@@ -101,17 +101,23 @@ def publish(
 def put_published(
     store: Store, record: str, results: Results, task: Task, read: Callable[[], Artifact | None]
 ) -> list[str]:
-    """Put what `read` makes of published files into the store, if it lacks the task.
+    """Put what `read` makes of published files into the store, if it lacks the task and has the published networks.
 
     Args:
-        record: the experiment whose record must name the task's key, which covers all that it depends on.
+        record: the experiment whose record must name the task's key, and the checksums of the networks it depends on:
+            trained on another machine, a network of the same key has other weights.
         read: returns None if the files do not hold the whole artifact.
 
     Returns:
         The task's name if it was put into the store, else nothing.
     """
-    published = results.manifest["experiments"].get(record, {"tasks": []})["tasks"]
-    if task.key not in published or store.has(task) or (artifact := read()) is None:
+    published = results.manifest["experiments"].get(record, {"tasks": []})
+    if task.key not in published["tasks"] or store.has(task):
+        return []
+    checksums = published.get("networks", {})
+    networks = [one for one in with_inputs(task.inputs) if one.kind == "network"]
+    same = all(store.has(one) and store.weights_checksum(one) == checksums.get(one.name) for one in networks)
+    if not same or (artifact := read()) is None:
         return []
     store.put(task, artifact)
     return [task.name]

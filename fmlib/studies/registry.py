@@ -114,7 +114,8 @@ def published() -> list[Results]:
 def restore(names: Sequence[str], setup: Setup, store: Store, results: Results) -> list[str]:
     """Put published artifacts that `store` lacks into it, so that they are not computed again.
 
-    An artifact is restored if its key, which covers all that it depends on, is the published one.
+    An artifact is restored if its key is the published one, and the store's networks behind it are the published
+    ones, weight for weight.
 
     Args:
         names: of experiments that have `Experiment.restore`.

@@ -37,15 +37,13 @@ def _restore_networks(setup: Setup, store: Store, results: Results) -> list[str]
 
 
 def _restore_masks(setup: Setup, store: Store, results: Results) -> list[str]:
-    """The published dataset masks and accuracies of the networks that are in the store."""
+    """The published dataset masks and accuracies of the published networks that are in the store."""
     put = partial(put_published, store, "dataset-masks", results)
     names = []
     for fit in _fits(setup):
-        if store.has(setup.network(*fit[:2])):
-            names += put(setup.mask(*fit), partial(_published_mask, results, *fit))
+        names += put(setup.mask(*fit), partial(_published_mask, results, *fit))
     for network in _networks(setup):
-        if store.has(setup.network(*network)):
-            names += put(setup.evaluation(*network), partial(_published_accuracy, results, *network))
+        names += put(setup.evaluation(*network), partial(_published_accuracy, results, *network))
     return names
 
 

@@ -137,6 +137,17 @@ def test_what_was_restored_is_published_unchanged(published, setup, store, tmp_p
         assert again.content(file) == published.content(file), file
 
 
+def test_masks_of_the_published_networks_are_not_restored_for_others(published, setup, store, tmp_path):
+    fresh, task, ours = Store(tmp_path / "store", CPU), setup.network("N"), store.get(setup.network("N"))
+    other = {name: weight + 1e-3 if weight.is_floating_point() else weight for name, weight in ours.weights.items()}
+    fresh.put(task, replace(ours, weights=other))  # the same key, as when it was trained on another machine
+    assert registry.restore(["dataset-masks"], setup, fresh, published) == []
+    fresh.put(task, ours)
+    restored = registry.restore(["dataset-masks"], setup, fresh, published)
+    assert setup.mask("N").name in restored
+    assert setup.mask("A").name not in restored  # the store lacks its network
+
+
 def test_networks_kept_as_products_are_published_and_restored(store, tmp_path, monkeypatch):
     monkeypatch.setattr(compact, "LARGE", 100)
     products = Setup(replace(small(), update_rank=3).only(["N"]), 0, CPU, progress=False)

@@ -57,10 +57,20 @@ def test_published_masks_are_the_learned_ones(published, learned):
     assert np.allclose(shares, (full > 0).mean((1, 2)), atol=1e-5)
 
 
-def test_published_masks_are_restored_in_chunks(published, setup, store, tmp_path):
-    fresh, names = Store(tmp_path, CPU), ["image-masks", "minimal-image-masks"]
+@pytest.fixture
+def fresh(setup, store, tmp_path):
+    """A store that holds the networks and nothing else."""
+    fresh = Store(tmp_path, CPU)
+    for regime in ("N", "A"):
+        fresh.put(setup.network(regime), store.get(setup.network(regime)))
+    return fresh
+
+
+def test_published_masks_are_restored_in_chunks(published, setup, store, fresh, tmp_path):
+    names = ["image-masks", "minimal-image-masks"]
     tasks = [task for one in (setup, setup.minimal) for kind in KINDS for task in all_masks(one, kind)]
     assert len(tasks) > 2 * len(KINDS)  # several chunks
+    assert registry.restore(names, setup, Store(tmp_path / "empty", CPU), published) == []  # without their networks
     assert registry.restore(names, setup, fresh, published) == [task.name for task in tasks]
     for task in tasks:
         ours, theirs = fresh.get(task).arrays, store.get(task).arrays
@@ -71,11 +81,11 @@ def test_published_masks_are_restored_in_chunks(published, setup, store, tmp_pat
     assert registry.restore(names, setup, fresh, published) == []
 
 
-def test_masks_in_half_precision_are_not_restored(published, setup, tmp_path, monkeypatch):
+def test_masks_in_half_precision_are_not_restored(published, setup, fresh, monkeypatch):
     masks = published.arrays("image_masks")
     halves = {name: values.astype(np.float16) if name in KINDS else values for name, values in masks.items()}
     monkeypatch.setattr(Results, "arrays", lambda self, name: halves)
-    assert registry.restore(["image-masks"], setup, Store(tmp_path, CPU), published) == []
+    assert registry.restore(["image-masks"], setup, fresh, published) == []
 
 
 def test_only_what_is_published_whole_can_be_restored(setup, store, published):
