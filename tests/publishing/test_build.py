@@ -4,25 +4,21 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pybtex.database
 import pytest
-import torch
 import yaml
-from conftest import small
 
 import fmlib
 from fmlib.cli import main
 from fmlib.core.errors import FmlibError
-from fmlib.pipeline.experiment import publish
 from fmlib.pipeline.results import PUBLISHED, Results, manifest_text
 from fmlib.publishing import build, provenance, status
-from fmlib.studies import registry
 from fmlib.studies.freqbench.analysis import FURTHER
-from fmlib.studies.shared.setup import Setup
 
 CHAPTERS = build.notebooks()
 
@@ -108,15 +104,6 @@ def test_outputs_hold_no_paths(notebook):
     assert "object at 0x" not in text
 
 
-@pytest.fixture(scope="module")
-def results(common, tmp_path_factory):
-    """Results of a profile smaller than `quick`."""
-    setup = Setup(small(), 0, torch.device("cpu"), progress=False)
-    registry.run(registry.experiments(), setup, common)
-    folder = tmp_path_factory.mktemp("results") / "quick"
-    return publish(registry.experiments(), setup, common, folder, registry.all_claims())
-
-
 #: A method of a reader's own, for FreqBench.
 MINE = """
 import torch
@@ -138,13 +125,35 @@ def measured(tmp_path_factory):
     return place / "out"
 
 
+#: What `make book` runs.
+BOOK_BUILD = ["book", "build", "--profile", "quick"]
+
+
 @pytest.fixture(scope="module")
-def pages(results, measured, tmp_path_factory):
-    """The folder of the built pages; the book also reads what was measured of a reader's own method."""
+def place(measured, tmp_path_factory):
+    """The folder in which `make book` has computed and built the book, with what was measured of a reader's method."""
+    place = tmp_path_factory.mktemp("build")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "BUILD", tmp_path_factory.mktemp("build"))
+        patch.setattr(build, "BUILD", place)
         patch.setenv(FURTHER, str(measured))
-        return build.build(results).parent
+        assert main([*BOOK_BUILD, "--store", str(place / "store"), "--quiet"]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def results(place):
+    return Results.open(place / "results" / "quick")
+
+
+@pytest.fixture(scope="module")
+def pages(place):
+    """The folder of the built pages."""
+    return place / "quick" / "_build" / "html"
+
+
+def test_make_book_is_the_command_that_is_tested():
+    said = subprocess.run(["make", "--dry-run", "book"], cwd=build.ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == f".venv/bin/fmlib {' '.join(BOOK_BUILD)}"
 
 
 @pytest.mark.slow

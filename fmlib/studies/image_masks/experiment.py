@@ -111,11 +111,9 @@ def _restore_masks(setup: Setup, store: Store, results: Results) -> list[str]:
     return names
 
 
-def _published_masks(results: Results, prefix: str, kind: str, considered: np.ndarray) -> Artifact | None:
-    """The artifact of `image_masks` for these images, unless its masks were published in half precision."""
+def _published_masks(results: Results, prefix: str, kind: str, considered: np.ndarray) -> Artifact:
+    """The artifact of `image_masks` for these images."""
     masks = results.arrays(f"{prefix}image_masks")
-    if masks[kind].dtype != np.float32:
-        return None
     chosen = np.isin(masks["image"], considered)
     rows = results.table(f"{prefix}image_masks").query("kind == @kind")[chosen]
     arrays = {"image": masks["image"][chosen], "half": masks[kind][chosen]}

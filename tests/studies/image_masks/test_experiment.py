@@ -14,7 +14,6 @@ from fmlib.core.device import generator
 from fmlib.core.errors import FmlibError
 from fmlib.core.spectra import correlation, full_plane
 from fmlib.pipeline.experiment import publish
-from fmlib.pipeline.results import Results
 from fmlib.pipeline.store import Store
 from fmlib.studies import registry
 from fmlib.studies.adversarial_tables.experiment import tables
@@ -79,13 +78,6 @@ def test_published_masks_are_restored_in_chunks(published, setup, store, fresh, 
             exact = name in ("image", "half", "target", "steps", "converged", "kept")
             np.testing.assert_allclose(ours[name], values, rtol=0 if exact else 1e-5)
     assert registry.restore(names, setup, fresh, published) == []
-
-
-def test_masks_in_half_precision_are_not_restored(published, setup, fresh, monkeypatch):
-    masks = published.arrays("image_masks")
-    halves = {name: values.astype(np.float16) if name in KINDS else values for name, values in masks.items()}
-    monkeypatch.setattr(Results, "arrays", lambda self, name: halves)
-    assert registry.restore(["image-masks"], setup, fresh, published) == []
 
 
 def test_only_what_is_published_whole_can_be_restored(setup, store, published):
