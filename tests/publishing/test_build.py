@@ -152,7 +152,8 @@ def pages(place):
 
 
 def test_make_book_is_the_command_that_is_tested():
-    said = subprocess.run(["make", "--dry-run", "book"], cwd=build.ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--dry-run", "--no-print-directory", "book"]
+    said = subprocess.run(command, cwd=build.ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == f".venv/bin/fmlib {' '.join(BOOK_BUILD)}"
 
 
