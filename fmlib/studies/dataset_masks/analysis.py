@@ -185,20 +185,28 @@ def similarity_to_standard(results: Results) -> pd.DataFrame:
 
 #: Claims that are computed at the paper's scale -> labels of their rows.
 AT_SCALE = {
-    "T1.N.standard": "VGG, standard (N): accuracy, unmasked",
-    "T1.N.masked": "VGG, N: accuracy, mask applied",
-    "T1.N.gap": "VGG, N: change when the mask is applied",
-    "N.robust": "VGG, N: accuracy under PGD",
+    "T1.N.standard": "standard (N): accuracy, unmasked",
+    "T1.N.masked": "N: accuracy, mask applied",
+    "T1.N.gap": "N: change when the mask is applied",
+    "N.robust": "N: accuracy under PGD",
+    "T1.S.standard": "scale (S): accuracy, unmasked",
+    "T1.S.masked": "S: accuracy, mask applied",
+    "T1.S.gap": "S: change when the mask is applied",
+    "F4.S.low_shift": "S minus N: low share",
+}
+
+#: The claims about ResNets -> their labels.
+RESNET_AT_SCALE = {
     "V.accuracy": "ResNet minus VGG, N: accuracy",
-    "V.N.gap": "ResNet, N: change when the mask is applied",
-    "V.A.gap": "ResNet, A: change when the mask is applied",
-    "V.S.gap": "ResNet, S: change when the mask is applied",
-    "V.A.robust": "ResNet, A: accuracy under PGD",
+    "V.N.gap": "N: change when the mask is applied",
+    "V.A.gap": "A: change when the mask is applied",
+    "V.S.gap": "S: change when the mask is applied",
+    "V.A.robust": "A: accuracy under PGD",
     "V.correlation": "ResNet and VGG, N: correlation of masks",
-    "V.low_shift": "ResNet, A minus N: low share",
-    "V.S.low_shift": "ResNet, S minus N: low share",
-    "V.N1.low_shift": "ResNet, another N minus N: low share",
-    "V.N1.correlation": "ResNet, two N: correlation of masks",
+    "V.low_shift": "A minus N: low share",
+    "V.S.low_shift": "S minus N: low share",
+    "V.N1.low_shift": "another N minus N: low share",
+    "V.N1.correlation": "two N: correlation of masks",
 }
 
 
@@ -233,22 +241,32 @@ def resnet_table(arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def trainings_table(results: Results) -> pd.DataFrame:
-    """N beside earlier trainings of it with the same seed, if any are published, in their order: accuracies and masks.
+def trainings(results: Results) -> list[dict[str, np.ndarray]]:
+    """N after earlier trainings of it with the same seed, if any are published, in their order.
 
     Returns:
-        Formatted values. "r" is the correlation of a training's mask with that of the last one, whose masks and
-        accuracies are shown elsewhere.
+        Of each training: `mask.N` (H, W); `standard.N`, `masked.N` and `attacked.N`, whether each image is classified
+        correctly. The last one is N, whose mask and accuracies are shown elsewhere.
     """
     evaluated = results.arrays("evaluation")
     last = {f"{kind}.N": evaluated[f"{kind}.N"][0] for kind in ("standard", "masked", "attacked")}
     last["mask.N"] = results.arrays("dataset_masks")["N"][0]
-    trainings = [last]
     with suppress(NotComputed):
         earlier = results.arrays("earlier_trainings")  # each array with a first axis of trainings
-        trainings = [{name: earlier[name][place] for name in last} for place in range(len(earlier["mask.N"]))] + [last]
+        return [{name: earlier[name][place] for name in last} for place in range(len(earlier["mask.N"]))] + [last]
+    return [last]
+
+
+def trainings_table(results: Results) -> pd.DataFrame:
+    """The `trainings` of N side by side: accuracies and masks.
+
+    Returns:
+        Formatted values. "r" is the correlation of a training's mask with that of the last one.
+    """
+    trained = trainings(results)
+    last = trained[-1]
     rows = {}
-    for number, arrays in enumerate(trainings, 1):
+    for number, arrays in enumerate(trained, 1):
         plane = torch.from_numpy(arrays["mask.N"])
         rows[f"training {number}"] = {
             "accuracy (%)": f"{100 * arrays['standard.N'].mean():.1f}",

@@ -72,14 +72,15 @@ def figure_energies(masks: Mapping[str, np.ndarray]) -> Picture:
     """Figure 4: radial (left) and angular (right) energy of each network's mask minus that of N, in 64 bands.
 
     Line: mean over pairs of networks with the same seed, with bars over the range in every fourth band;
-    gray: seed-to-seed variation, other networks N minus the first; dotted: a third of the corner radius.
+    gray: other networks N minus the first, their variation; dotted: a third of the corner radius.
 
     Args:
         masks: regime -> (repetitions, H, W), of N at least as many as of any other.
     """
     names = [name for name in REGIMES if name in masks and name != "N"]
+    height = max(2.2, 0.8 + len(names))
     with matplotlib.rc_context(STYLE):
-        figure, grid = canvas((7.4, 0.8 + 1.0 * len(names)), len(names), 2, sharex="col", sharey="col", squeeze=False)
+        figure, grid = canvas((7.4, height), len(names), 2, sharex="col", sharey="col", squeeze=False)
         for energy, axes in ((radial_energy, grid[:, 0]), (angular_energy, grid[:, 1])):
             base = energy(from_numpy(masks["N"])).numpy()
             position = (np.arange(base.shape[-1]) + 0.5) / base.shape[-1]
