@@ -83,7 +83,8 @@ def compute(
     Args:
         plan: returns the same tasks in every process; it is sent to each worker and so must pickle, as tasks do not.
         store: where artifacts are read and written.
-        workers: processes that compute side by side and share torch's threads; one worker is this process.
+        workers: processes that compute side by side and share torch's threads; one worker is this process. Where
+            each task needs the one before it, one worker has all threads.
         progress: is notified of what is planned, started, finished and failed.
         launch: makes the workers from the plan and the store, for workers on other machines; `workers` is then how many
             tasks they are given at once (default: processes of this machine).
@@ -101,7 +102,7 @@ def compute(
     if workers == 1 and launch is None:
         _one_by_one(queue, store, progress)
     elif tasks:
-        pool = launch(plan, store) if launch else _processes(plan, store, workers)
+        pool = launch(plan, store) if launch else _processes(plan, store, min(workers, _side_by_side(tasks)))
         try:
             _distribute(queue, store, pool, workers, progress)
         finally:
@@ -121,15 +122,31 @@ def attempt(task: Task, store: Store) -> bool | FmlibError:
         return FmlibError(f"cannot compute {task.name} ({error}): {mend(error)}, then run again")
 
 
+def _order(tasks: dict[str, Task]) -> TopologicalSorter[str]:
+    """The keys of the tasks, each after those of its inputs that are to be computed."""
+    order = TopologicalSorter(
+        {key: [item.key for item in task.inputs if item.key in tasks] for key, task in tasks.items()}
+    )
+    order.prepare()
+    return order
+
+
+def _side_by_side(tasks: dict[str, Task]) -> int:
+    """How many tasks can be computed at once, if all that are ready end together."""
+    order, most = _order(tasks), 0
+    while order.is_active():
+        ready = order.get_ready()
+        most = max(most, len(ready))
+        order.done(*ready)
+    return most
+
+
 class _Queue:
     """Tasks that wait, each until its inputs are in the store; of those that are ready, the first in `tasks` first."""
 
     def __init__(self, tasks: dict[str, Task], store: Store, progress: Progress) -> None:
         self.tasks, self.store, self.progress = tasks, store, progress
-        self.order = TopologicalSorter(
-            {key: [item.key for item in task.inputs if item.key in tasks] for key, task in tasks.items()}
-        )
-        self.order.prepare()
+        self.order = _order(tasks)
         self.position = {key: index for index, key in enumerate(tasks)}
         self.ready: list[str] = []
         self.noted: set[str] = set()
@@ -212,9 +229,9 @@ def _distribute(queue: _Queue, store: Store, pool: Pool, workers: int, progress:
                 queue.postpone(task)
 
 
-def _processes(plan: Callable[[], list[Task]], store: Store, workers: int) -> _Workers:
-    """Worker processes that share torch's threads."""
-    threads = max(1, torch.get_num_threads() // workers)
+def _processes(plan: Callable[[], list[Task]], store: Store, busy: int) -> _Workers:
+    """Worker processes that share torch's threads, of which at most `busy` compute at once."""
+    threads = max(1, torch.get_num_threads() // busy)
     return _Workers(store.note, plan, store.root, store.device, threads, BFLOAT16)
 
 

@@ -40,6 +40,15 @@ def diamond():
     return [toy(4, *middle)]
 
 
+def count_threads(number, inputs, checkpoint):
+    return Artifact({"threads": np.array(torch.get_num_threads())})
+
+
+def chain():
+    """Two tasks, of which the second needs the first."""
+    return [toy(2, toy(1, work=count_threads), work=count_threads)]
+
+
 def meeting(folder):
     """Two tasks, each of which waits until the other has begun."""
 
@@ -167,6 +176,13 @@ def test_two_workers_work_at_once_and_share_threads_and_precision(tmp_path, monk
     for task in plan():
         assert int(store.get(task).arrays["threads"]) == 3
         assert list(store.get(task).arrays["reduced_precision"]) == ["cpu", "cuda"]
+
+
+def test_a_task_alone_has_all_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    store = Store(tmp_path, CPU)
+    scheduler.compute(chain, store, 2)
+    assert int(store.get(chain()[0]).arrays["threads"]) == 6
 
 
 @pytest.mark.parametrize(
