@@ -73,7 +73,8 @@ def publish(
 ) -> Results:
     """Write the files of experiments, all claims and the manifest to `folder`, in one step.
 
-    The folder keeps its files of other experiments. Two publications to one folder follow one another. A publication
+    The folder keeps its files of other experiments, and the files that a record lists as "archived": they are of
+    computations that cannot be repeated. Two publications to one folder follow one another. A publication
     that is killed leaves the folder as it was, complete, or beside it: the next publication puts it back.
 
     Args:
@@ -147,10 +148,13 @@ def _publish(
     for experiment in experiments:
         exported = experiment.export(setup, store)
         twice = ", ".join(sorted(exported.keys() & files.keys()))
-        require(not twice, f"{experiment.name} exports {twice}, which another experiment exports too")
+        require(not twice, f"{experiment.name} exports {twice}, which is archived or another experiment's")
         files |= exported
+        archived = records.get(experiment.name, {}).get("archived", [])
         records[experiment.name] = _record(experiment, setup, trees[experiment.name], store)
-        records[experiment.name]["files"] = sorted(exported)
+        records[experiment.name]["files"] = sorted([*exported, *archived])
+        if archived:
+            records[experiment.name]["archived"] = archived
     manifest: dict[str, Any] = {
         "profile": setup.profile.name,
         "data": setup.profile.data.source,
@@ -175,7 +179,10 @@ def _publish(
 def _kept(
     folder: Path, setup: Setting, trees: dict[str, list[Task]]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
-    """The records of all experiments that `folder` holds, and the files of those that are not in `trees`."""
+    """The records of all experiments that `folder` holds, and the files that stay.
+
+    These are all files of those that are not in `trees`, and the archived ones of those that are.
+    """
     if not (folder / "manifest.json").exists():
         lost = folder.is_dir() and any(folder.iterdir())
         require(not lost, f"{folder} holds files, but its manifest.json is missing: restore it, or delete the folder")
@@ -189,7 +196,8 @@ def _kept(
     kept = {name: record for name, record in records.items() if name not in trees}
     outdated = ", ".join(name for name, record in kept.items() if replaced & set(record["tasks"]))
     require(not outdated, f"{folder} holds {outdated} from artifacts that are replaced now: publish {outdated} as well")
-    return records, {file: old.content(file) for record in kept.values() for file in record["files"]}
+    stay = [record.get("archived", []) if name in trees else record["files"] for name, record in records.items()]
+    return records, {file: old.content(file) for names in stay for file in names}
 
 
 def _record(experiment: Experiment, setup: Setting, tree: Sequence[Task], store: Store) -> dict[str, Any]:

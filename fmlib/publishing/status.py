@@ -155,6 +155,7 @@ def _experiment(name: str, results: Results, shown: Results) -> str:
     about += f"{len(record['tasks'])} tasks"
     about += f"; {record['images']:,} images." if "images" in record else "."
     about += f" Partial: {record['partial']}." if "partial" in record else ""
+    about += f" Cannot be computed again: {', '.join(record['archived'])}." if "archived" in record else ""
     prefix = "" if results is shown else f"{results.folder.name}/"
     files = _files(shown, [f"{prefix}{file}" for file in record["files"]])
     title = name if results is shown else f"{name}, {scale(results)}"

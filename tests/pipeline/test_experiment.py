@@ -187,6 +187,20 @@ def test_files_that_an_experiment_no_longer_exports_go(setup, store, folder):
     assert not (folder / "old.npz").exists()
 
 
+def test_archived_files_stay_when_their_experiment_is_published_again(setup, store, folder):
+    """They are of computations that cannot be repeated."""
+    results = publish([replace(ONE, export=exporter("old.npz", FIRST)), TWO], setup, store, folder, CLAIMS)
+    results.manifest["experiments"]["one"]["archived"] = ["old.npz"]
+    evaluate_claims(results, CLAIMS)
+    before = results.content("old.npz")
+    for experiment in (ONE, TWO, ONE):
+        again = publish([experiment], setup, store, folder, CLAIMS)
+        assert again.manifest["experiments"]["one"]["files"] == ["old.npz", "one.npz"]
+        assert again.content("old.npz") == before
+    with pytest.raises(FmlibError, match=r"old\.npz, which is archived"):
+        publish([replace(ONE, export=exporter("old.npz", FIRST))], setup, store, folder, CLAIMS)
+
+
 def failing(error):
     def export(setup, store):
         raise error
