@@ -9,7 +9,7 @@ import pandas as pd
 from fmlib.core.config import ImageMaskSpec
 from fmlib.core.intervals import Measured, average, paired, ratio_of_means, wilson
 from fmlib.pipeline.formatting import scientific
-from fmlib.pipeline.results import Results
+from fmlib.pipeline.results import NotComputed, Results
 from fmlib.studies.shared.profiles import profile
 
 
@@ -47,11 +47,16 @@ def kept(results: Results) -> Measured:
 
 
 def excess_ratio(results: Results, kind: str) -> Measured:
-    """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule."""
+    """Mean excess of the objective over 1 with minimal masks, relative to that with the authors' schedule.
+
+    It is over the images that have masks by both; raises `NotComputed` if there are none.
+    """
     results.require_same_networks("image-masks", "minimal-image-masks")
-    tables = (results.table(name) for name in ("minimal_image_masks", "image_masks"))
-    minimal, authors = (table[table["kind"] == kind]["objective"].to_numpy() - 1 for table in tables)
-    return ratio_of_means(minimal, authors)
+    both = pd.merge(results.table("minimal_image_masks"), results.table("image_masks"), on=["kind", "image"])
+    both = both[both["kind"] == kind]
+    if both.empty:
+        raise NotComputed(f"no image has masks {kind} by both solvers")
+    return ratio_of_means(*(both[f"objective_{side}"].to_numpy() - 1 for side in "xy"))
 
 
 def stability_mean(results: Results, column: str, file: str = "image_stability") -> Measured:

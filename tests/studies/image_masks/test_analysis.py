@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from conftest import FakeResults
 
+from fmlib.pipeline.results import NotComputed
 from fmlib.studies.image_masks import analysis
 
 
@@ -44,6 +45,17 @@ def test_means_are_those_of_one_kind_and_rates_those_of_all(results):
     assert (found.value, found.n) == (75, 4)
     found = analysis.converged_kept(results)
     assert (found.value, found.n) == (pytest.approx(200 / 3), 3)
+
+
+def test_excess_is_compared_on_the_images_that_both_solvers_have():
+    authors = pd.DataFrame({"kind": ["N.x", "N.x", "A.x"], "image": [7, 3, 3], "objective": [1.2, 1.4, 2.0]})
+    minimal = pd.DataFrame({"kind": 4 * ["N.x"], "image": [1, 3, 5, 7], "objective": [9.0, 1.1, 9.0, 1.3]})
+    results = FakeResults(image_masks=authors, minimal_image_masks=minimal)
+    results.require_same_networks = lambda first, second: None
+    found = analysis.excess_ratio(results, "N.x")
+    assert (found.value, found.n) == (pytest.approx((0.1 + 0.3) / (0.2 + 0.4)), 2)
+    with pytest.raises(NotComputed, match=r"masks A\.x by both solvers"):
+        analysis.excess_ratio(results, "A.x")
 
 
 def test_stability_leaves_out_images_without_a_partner(results):
