@@ -192,7 +192,11 @@ AT_SCALE = {
     "T1.S.standard": "scale (S): accuracy, unmasked",
     "T1.S.masked": "S: accuracy, mask applied",
     "T1.S.gap": "S: change when the mask is applied",
+    "T1.T.standard": "translation (T): accuracy, unmasked",
+    "T1.T.masked": "T: accuracy, mask applied",
+    "T1.T.gap": "T: change when the mask is applied",
     "F4.S.low_shift": "S minus N: low share",
+    "F4.T.low_shift": "T minus N: low share",
 }
 
 #: The claims about ResNets -> their labels.
